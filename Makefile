@@ -1,0 +1,82 @@
+# Two commands need nothing but Python 3.11 or newer: `make demo` and `make test`.
+
+PYTHON  ?= python3
+WORKERS ?= 2
+RUN     ?= runs/quickstart
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+BENCH := $(VENV)/.ready-bench
+BUSY  := $(VENV)/.installing
+LOG   := $(VENV)/setup.log
+# Modules are compiled when they are first imported; compiling all of them here would take half a minute more.
+PIP   := $(PY) -m pip install --no-compile --progress-bar off --no-input -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format bench wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter for .venv, WORKERS=8 the processes of the tests,"
+	@echo "  DLLM_DATA=FOLDER the real data for the tests that read some."
+
+setup: $(READY) ## make .venv with everything in it (the other commands do this by themselves)
+
+demo: $(READY) ## train a small masked diffusion model on the built-in chat, and ask it questions
+	$(PY) -m dllm_lightning.train experiment=quickstart
+	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="What is 7 + 5?"'
+	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="Reverse: k f d a"'
+	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="Sort: 8 3 5 1"'
+
+test: $(READY) ## every test; with DLLM_DATA=FOLDER also those on real data
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+test-fast: $(READY) ## the tests that take less than about five seconds each
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+lint: $(READY) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check -q . || { echo "make format mends this" >&2; exit 1; }
+	$(PY) -m mypy
+
+format: $(READY) ## lay out the code, sort the imports and mend what ruff can mend
+	$(PY) -m ruff check --fix --exit-zero -q .
+	$(PY) -m ruff format -q .
+
+bench: $(BENCH) ## training speed and memory, side by side with the original recipe
+	$(PY) experiments/training_speed/bench.py
+
+wheel: $(READY) ## dist/*.whl, with conf/ inside the package
+	$(PY) -m hatchling build -t wheel
+
+clean: ## remove builds and caches (the environment and runs/ stay)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .installing stands in .venv while pip works. Where it is still standing, the last set-up was cut short in the middle of
+# some package, so that environment is emptied and made anew. .ready is written last.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there')." \
+	    "Name another: make setup PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@if [ -e $(BUSY) ]; then echo "The last set-up was interrupted: starting over."; rm -rf $(VENV); fi
+	@rm -f $(READY) $(BENCH)
+	@$(PY) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q --clear $(VENV) 2>/dev/null || { \
+	    rm -rf $(VENV); \
+	    echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv;" \
+	      "elsewhere: $(PYTHON) -m pip install virtualenv" >&2; \
+	    exit 1; }; }
+	@touch $(BUSY)
+	@echo "Setting up $(VENV) with torch and the rest: 1-3 minutes and 1.4 GB, more where torch comes with CUDA ..."
+	@$(PIP) -e '.[dev]' >$(LOG) 2>&1 || { grep '^ERROR' $(LOG) >&2; echo "The set-up failed; see $(LOG)" >&2; exit 1; }
+	@rm -f $(BUSY)
+	@touch $(READY)
+
+$(BENCH): $(READY)
+	@echo "Adding what the measurements need ..."
+	@$(PIP) -e '.[bench]' >$(LOG) 2>&1 || { grep '^ERROR' $(LOG) >&2; echo "That failed; see $(LOG)" >&2; exit 1; }
+	@touch $(BENCH)

@@ -1,0 +1,7 @@
+"""Backbones: the networks, and the one rule they share (logits only where they are asked for)."""
+
+from dllm_lightning.backbone.backbone import Backbone, CannotPack
+from dllm_lightning.backbone.masked_lm import InvalidBackbone, MaskedLM
+from dllm_lightning.backbone.modernbert import ModernBert
+
+__all__ = ["Backbone", "CannotPack", "InvalidBackbone", "MaskedLM", "ModernBert"]

@@ -1,0 +1,77 @@
+"""What a network has to do: read noised ids, and answer at the slots it is asked about, and nowhere else.
+
+The projection to K = 50,000 tokens is most of the work of a small network and most of the memory of any. So it runs only at the
+slots in `at`, and where a score per slot is all that is wanted (training, validation) in chunks whose logits are gone before
+the next chunk's exist.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dllm_lightning.backbone.chunked import Score, score_in_chunks
+
+
+class CannotPack(ValueError):
+    """The network would let packed documents see each other."""
+
+
+class Backbone(nn.Module, ABC):
+    """A bidirectional network over a vocabulary of `width` tokens.
+
+    `chunk` is the number of slots whose logits exist at one time while scoring.
+    """
+
+    chunk: int
+    packs: bool
+    """Whether several documents may share a row without seeing each other."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """K, the number of logits."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> list[nn.Module]:
+        """The repeated blocks, which sharding treats one by one."""
+
+    @abstractmethod
+    def encode(
+        self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L D"]:
+        """The state of each slot. Documents do not see each other or the padding (segment 0); positions restart."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
+        """From states to logits, as a module whose parameters may be tied to the embedding."""
+
+    @abstractmethod
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters of `head`, tied ones too."""
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "B L"],
+        t: Float[Tensor, "B L"],
+        segment: Int[Tensor, "B L"],
+        at: Int[Tensor, " N"],
+        score: Score | None = None,
+        weight: Float[Tensor, " N"] | None = None,
+    ) -> Tensor | tuple[Float[Tensor, ""], Float[Tensor, "N M"]]:
+        """Logits (N K) at the slots `at` (indices into B·L); or, with a `score`, what it makes of them.
+
+        `score(logits, start, stop)` gives M values for each of the slots start..stop. Returned are the weighted sum of
+        the first of them, to descend on, and all of them without gradient. `weight` is 1 unless given.
+        """
+        states = self.encode(inputs, t, segment).flatten(0, 1)[at]
+        if score is None:
+            return self.head(states)
+        weight = torch.ones(len(at), device=at.device) if weight is None else weight
+        return score_in_chunks(self.head, self.head_parameters(), states, score, weight, self.chunk)

@@ -1,0 +1,94 @@
+"""ModernBERT (arXiv:2412.13663) behind the Backbone protocol: packed rows, windows, and positions that restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dllm_lightning.backbone.masked_lm import InvalidBackbone, MaskedLM
+from dllm_lightning.types import positions
+
+
+class ModernBert(MaskedLM):
+    """ModernBERT from transformers, unmodified: it is handed ready attention masks, which keep packed documents apart.
+
+    Two slots see each other if they belong to one document; in the layers with a sliding window also if they are at
+    most `local_attention // 2` apart. With flash attention the rows are unpadded into one long row of documents.
+    """
+
+    packs = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.network.config.model_type != "modernbert":
+            raise InvalidBackbone(
+                f"backbone.pretrained={self.network.config.name_or_path!r} is a {self.network.config.model_type}, not a ModernBERT. "
+                f"Use backbone=masked_lm for it."
+            )
+
+    def encode(
+        self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L D"]:
+        if self.attention == "flash_attention_2":
+            return self._encode_unpadded(inputs, segment)
+        masks = self._block_masks(segment) if self.attention == "flex_attention" else self._dense_masks(segment)
+        return self.network.model(
+            input_ids=inputs, attention_mask=masks, position_ids=positions(segment)
+        ).last_hidden_state
+
+    @property
+    def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
+        return lambda states: self.network.decoder(self.network.head(states))
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        parts = (self.network.head, self.network.decoder)
+        return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+    @property
+    def _window(self) -> int:
+        return int(self.network.config.local_attention) // 2
+
+    def _dense_masks(self, segment: Int[Tensor, "B L"]) -> dict[str, Tensor]:
+        """(B 1 L L) each. Padding sees padding, so that no row is empty."""
+        together = segment[:, None, :, None] == segment[:, None, None, :]
+        place = torch.arange(segment.shape[1], device=segment.device)
+        near = (place[:, None] - place[None, :]).abs() <= self._window
+        return {"full_attention": together, "sliding_attention": together & near}
+
+    def _block_masks(self, segment: Int[Tensor, "B L"]) -> dict[str, Any]:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def together(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return segment[b, q] == segment[b, k]
+
+        def nearby(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return together(b, h, q, k) & ((q - k).abs() <= self._window)
+
+        rows, length = segment.shape
+        make = {"full_attention": together, "sliding_attention": nearby}
+        return {
+            name: create_block_mask(rule, rows, None, length, length, device=str(segment.device))
+            for name, rule in make.items()
+        }
+
+    def _encode_unpadded(self, inputs: Int[Tensor, "B L"], segment: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """All documents of the batch in one row, end to end; the kernel is told where each begins."""
+        real = segment > 0
+        place = positions(segment)[real]
+        starts = (place == 0).nonzero().squeeze(-1)
+        bounds = torch.cat([starts, starts.new_tensor([len(place)])]).int()
+        longest = int(bounds.diff().max()) if len(starts) else 0
+        states = self.network.model(
+            input_ids=inputs[real][None],
+            attention_mask={"full_attention": None, "sliding_attention": None},
+            position_ids=place[None],
+            cu_seq_lens_q=bounds,
+            cu_seq_lens_k=bounds,
+            max_length_q=longest,
+            max_length_k=longest,
+        ).last_hidden_state[0]
+        return states.new_zeros(*segment.shape, states.shape[-1]).masked_scatter(real[..., None], states)

@@ -1,0 +1,65 @@
+"""The last word of a run: what came out, where it is, and how to talk to it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class Summary(L.Callback):
+    """Counts the time of training; `report` prints the summary once everything is written."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.trained = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.trained = time.perf_counter() - self.began
+
+    def report(self, trainer: L.Trainer) -> None:
+        """Rank zero prints the table; the metrics are those of the last validation."""
+        if not trainer.is_global_zero:
+            return
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.table import Table
+
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rows = [("trained", f"{trainer.global_step} steps in {self.trained:.0f} s")]
+        if "val/nelbo" in metrics:
+            error, unigram = metrics.get("val/nelbo_error", 0.0), metrics.get("val/unigram_entropy", float("nan"))
+            rows.append(("val/nelbo", f"{metrics['val/nelbo']:.3f} ± {error:.3f} nats per answer token"))
+            rows.append(("", f"(perplexity {metrics['val/ppl']:.1f}; token frequencies alone score {unigram:.3f})"))
+        if "val/exact_match" in metrics:
+            rows.append(("val/exact_match", f"{metrics['val/exact_match']:.1%} of unseen questions"))
+        folder = _short(Path(trainer.default_root_dir))
+        rows.append(("folder", str(folder)))
+        rows += [("checkpoint", str(_short(Path(file)))) for file in _checkpoints(trainer)]
+        rows.append(("talk to it", f"python -m dllm_lightning.generate ckpt={folder}"))
+        grid = Table.grid(padding=(0, 2))
+        for name, value in rows:
+            grid.add_row(f"[dim]{name}[/]", value)
+        Console().print(Panel(grid, title="done", title_align="left", expand=False))
+
+
+def _checkpoints(trainer: L.Trainer) -> list[str]:
+    files = [
+        file
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+        for file in (callback.best_model_path, callback.last_model_path)
+    ]
+    return [file for file in files if file]
+
+
+def _short(path: Path) -> Path:
+    """The path as one would type it from here."""
+    relative = Path(os.path.relpath(path))
+    return path if relative.parts[:1] == ("..",) else relative

@@ -1,0 +1,50 @@
+"""Which parts go together, decided once, before any weight is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dllm_lightning.loss import Loss
+from dllm_lightning.process import Process
+from dllm_lightning.sampler import Sampler
+
+
+class IncompatibleParts(ValueError):
+    """Two parts of a configuration that make no sense together."""
+
+
+def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler) -> None:
+    """Raises IncompatibleParts, naming both parts and the way out, unless every part accepts the process."""
+    for part in (model, type(loss), type(sampler)):
+        if not isinstance(process, part.accepts):
+            raise IncompatibleParts(
+                f"{part.__name__} works with {_names(part.accepts)}, but the process is {type(process).__name__}. "
+                f"{_way_out(part, process)}"
+            )
+    if (reason := loss.refuses(process)) is not None:
+        raise IncompatibleParts(f"{type(loss).__name__} cannot be used: {reason}")
+
+
+def check_strategy(trainer: Any, callbacks: Any) -> None:
+    """Raises IncompatibleParts for an average of weights that are sharded: Lightning copies the module to keep it."""
+    sharded = "ModelParallel" in str(trainer.strategy)
+    if sharded and callbacks.get("ema") is not None:
+        raise IncompatibleParts("callbacks=ema copies the model, and trainer=fsdp shards it: use callbacks=standard, or trainer=ddp.")
+
+
+def _names(kinds: tuple[type, ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
+
+
+def _way_out(part: type, process: Process) -> str:
+    family = next(base for base in (Loss, Sampler, object) if issubclass(part, base))
+    fits = [k.__name__ for k in _leaves(family) if issubclass(type(process), k.accepts)] if family is not object else []
+    if not fits:
+        return "Choose the model that belongs to the process, or leave the process to the model."
+    kind = "Losses" if family is Loss else "Samplers"
+    return f"{kind} that do: {', '.join(sorted(fits))}."
+
+
+def _leaves(family: Any) -> list[Any]:
+    subclasses = family.__subclasses__()
+    return [leaf for kind in subclasses for leaf in _leaves(kind)] or ([family] if not subclasses else [])

@@ -1,0 +1,59 @@
+"""The fixed little world of the toy chat: what there is, what belongs together, and in which order things come.
+
+Plain facts, nothing else. Every word is written as the toy tokenizer reads it, in lower case.
+"""
+
+from __future__ import annotations
+
+CAPITAL = {
+    "china": "beijing", "cuba": "havana", "egypt": "cairo", "france": "paris", "germany": "berlin", "greece": "athens",
+    "italy": "rome", "japan": "tokyo", "kenya": "nairobi", "norway": "oslo", "peru": "lima", "spain": "madrid",
+}  # fmt: skip
+
+SOUND = {
+    "bee": "buzz", "cat": "meow", "cow": "moo", "dog": "woof", "duck": "quack", "frog": "croak", "horse": "neigh",
+    "lion": "roar", "mouse": "squeak", "owl": "hoot", "pig": "oink", "sheep": "baa",
+}  # fmt: skip
+
+COLOUR = {
+    "blood": "red", "carrot": "orange", "chocolate": "brown", "coal": "black", "grass": "green", "honey": "yellow",
+    "milk": "white", "mud": "brown", "night": "black", "sky": "blue", "snow": "white", "tomato": "red",
+}  # fmt: skip
+
+_PAIRS = (
+    ("big", "small"), ("fast", "slow"), ("happy", "sad"), ("hot", "cold"), ("loud", "quiet"), ("old", "new"),
+)  # fmt: skip
+OPPOSITE = {word: other for pair in _PAIRS for word, other in (pair, pair[::-1])}
+
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+
+FRUITS = ("apple", "banana", "cherry", "fig", "grape", "kiwi", "lemon", "mango", "melon", "peach", "pear", "plum")
+COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
+TOOLS = ("axe", "brush", "drill", "fork", "hammer", "knife", "needle", "pen", "saw", "spade", "spoon")
+
+KINDS: dict[str, tuple[str, ...]] = {  # plural name -> its members; no word belongs to two kinds
+    "animals": tuple(SOUND),
+    "cities": tuple(CAPITAL.values()),
+    "colours": COLOURS,
+    "countries": tuple(CAPITAL),
+    "fruits": FRUITS,
+    "tools": TOOLS,
+}
+COUNTS = ("one", "two", "three", "four", "five", "six")
+
+
+def kind_of(word: str) -> str | None:
+    """The kind a word belongs to, or None."""
+    return next((kind for kind, members in KINDS.items() if word in members), None)
+
+
+def vocabulary() -> set[str]:
+    """Every word of the world."""
+    facts = (CAPITAL, SOUND, COLOUR, OPPOSITE)
+    lists = (DAYS, MONTHS, LETTERS, COUNTS, tuple(KINDS), *KINDS.values())
+    return {w for fact in facts for pair in fact.items() for w in pair} | {w for words in lists for w in words}

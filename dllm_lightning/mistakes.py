@@ -1,0 +1,134 @@
+"""What the user got wrong, in one sentence, with the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, MissingMandatoryValue
+from omegaconf.errors import OmegaConfBaseException
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequence[str]) -> str | None:
+    """What to tell the user, or None for an error that is no mistake of theirs and deserves its traceback."""
+    match error:
+        case OverrideParseException():
+            return _unreadable(error.override)
+        case MissingConfigException():
+            return _no_option(error)
+        case ConfigCompositionException() if found := re.search(r"[Cc]ould not override '([^']+)'", str(error)):
+            return no_such_key(found[1], _keys(found[1], conf, config_name, overrides))
+        case ConfigCompositionException() if found := re.search(r"Ambiguous value for argument '(.+?)'\n", str(error)):
+            return _several(found[1])
+        case InstantiationException() if isinstance(error.__cause__, TypeError):
+            found = re.search(r"full_key: (\S+)", str(error))
+            return f"{found[1] if found else 'A part'} cannot be built like this: {error.__cause__}."
+        case MissingMandatoryValue():
+            key = getattr(error, "full_key", None) or getattr(error, "key", None)
+            return f"{key} has no value: give {key}=VALUE."
+        case HydraException() if error.__cause__ is not None:
+            return sentence(error.__cause__, conf, config_name, overrides) or _line(error)
+        case HydraException() | OmegaConfBaseException():
+            return _line(error)
+        case OSError() if error.filename is not None and error.strerror is not None:
+            return f"{error.strerror}: {str(error.filename)!r}."
+        case ValueError() | OSError() if _raised_here(error.__traceback__):
+            return _line(error)
+        case _ if type(error).__name__ == "MisconfigurationException":  # Lightning's own word for it
+            return _line(error)
+    return None
+
+
+def no_such_key(key: str, keys: Iterable[str]) -> str:
+    """The sentence for a dotted key that is none of the known ones: the nearest names, at its own level first."""
+    keys = sorted({*keys})
+    parent, _, last = key.rpartition(".")
+    siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == parent}
+    close = [siblings[name] for name in difflib.get_close_matches(last, siblings)]
+    namesakes = [known for known in keys if known.rpartition(".")[2] == last]
+    if not parent:
+        close += difflib.get_close_matches(key, keys)
+    if found := list(dict.fromkeys(namesakes + close))[:3]:
+        return f"There is no option {key!r}. Did you mean {_either(found)}?"
+    known = f"{parent} has {', '.join(sorted(siblings))}." if parent and siblings else "--help lists the options."
+    return f"There is no option {key!r}. {known}"
+
+
+def _no_option(error: MissingConfigException) -> str:
+    """No file of this name in a group: sampler=confidnce."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group or not error.options:
+        return _line(error)
+    close = difflib.get_close_matches(option, error.options)
+    hint = f"Did you mean {_either(close)}?" if close else f"Choose one of {', '.join(sorted(error.options))}."
+    return f"There is no {group}={option}. {hint}"
+
+
+def _unreadable(override: str) -> str:
+    """Hydra's grammar has no place for it."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r} is no override: write KEY=VALUE, as in sampler.steps=16."
+    return f"The value of {key} cannot be read: {value!r}. Put it in quotes of its own: {key}='\"...\"'."
+
+
+def _several(override: str) -> str:
+    """A comma outside a sweep."""
+    key, _, value = override.partition("=")
+    return f"{override} names several values: add --multirun to try each, or write {key}=\"'{value}'\" for one."
+
+
+def _keys(wrong: str, conf: Path, config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Every dotted key of the configuration without the wrong one, and the groups there are."""
+    right = [each for each in overrides if not each.startswith("-") and each.lstrip("+~").partition("=")[0] != wrong]
+    cfg = _composed(conf, config_name, right) or _composed(conf, config_name, [])
+    groups = [str(folder.relative_to(conf)) for folder in conf.rglob("*") if folder.is_dir()]
+    return [*(_flat(cfg) if cfg is not None else ()), *groups]
+
+
+def _composed(conf: Path, config_name: str, overrides: list[str]) -> DictConfig | None:
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return compose(config_name, overrides)
+    except Exception:  # a second mistake: then the names come from the defaults
+        return None
+
+
+def _flat(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in (str(name) for name in cfg if not str(name).startswith("_")):
+        yield f"{prefix}{key}"
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+            yield from _flat(node, f"{prefix}{key}.")
+
+
+def _line(error: BaseException) -> str:
+    """The message on one line, without the appendix that OmegaConf and Hydra put below theirs."""
+    message = re.split(r"\n\s*(?:full_key|object_type|reference_type|Config search path)\b", str(error))[0]
+    return " ".join(message.split())
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _raised_here(traceback: TracebackType | None) -> bool:
+    """Whether the error was raised by this package, and not by something below that met a surprise."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and Path(traceback.tb_frame.f_code.co_filename).is_relative_to(PACKAGE)

@@ -1,0 +1,7 @@
+"""LightningModules: one per family of diffusion language models."""
+
+from dllm_lightning.model.mdm import MDM
+from dllm_lightning.model.module import DiffusionModule
+from dllm_lightning.model.optimizer import AdamW
+
+__all__ = ["MDM", "AdamW", "DiffusionModule"]

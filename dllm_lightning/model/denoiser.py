@@ -1,0 +1,37 @@
+"""A network and a process together: what is believed about the clean text. This is all that a sampler ever sees."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_lightning.backbone import Backbone
+from dllm_lightning.process import Process
+from dllm_lightning.types import Slots
+
+
+class NetworkDenoiser:
+    """log p(x_0 | x_t) by a backbone, in evaluation mode and without gradients.
+
+    The process is the plain one behind the corruption of the training: that is what can be walked back. `calls` counts
+    network calls. Whoever trains on afterwards puts the backbone back into training mode.
+    """
+
+    def __init__(self, backbone: Backbone, process: Process) -> None:
+        self.backbone, self.process = backbone.eval(), process.plain
+        self.calls = 0
+
+    @torch.no_grad()
+    def __call__(
+        self, x_t: Int[Tensor, "B L"], t: Float[Tensor, " B"], segment: Int[Tensor, "B L"], at: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "N K"]:
+        """Rows in which nothing is asked stay at home: the network sees the others only."""
+        rows = at.any(1)
+        if not rows.any():
+            return torch.empty(0, self.process.vocab.size, device=x_t.device)
+        self.calls += 1
+        times = t.float()[:, None].expand(x_t.shape)
+        asked = at[rows].flatten().nonzero().squeeze(-1)
+        logits = self.backbone(x_t[rows], times[rows], segment[rows], asked)
+        return self.process.log_p_x0(logits, Slots.at(at, x_t, x_t, times))

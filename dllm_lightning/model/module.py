@@ -1,0 +1,152 @@
+"""The LightningModule around a process and a backbone: corrupt, predict, score, log."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_lightning.backbone import Backbone
+from dllm_lightning.loss import Loss, surprise
+from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, mask_ratio
+from dllm_lightning.model.optimizer import AdamW
+from dllm_lightning.process import PerDocument, Process, Random
+from dllm_lightning.types import Canvas, Corrupted
+
+
+class DiffusionModule(L.LightningModule, ABC):
+    """Trains a backbone to undo a process.
+
+    Every draw of training noise comes from a generator seeded by (seed, global step, rank, micro-batch), and validation
+    noise from the documents themselves: no random state needs saving, and a score depends on weights and data only.
+
+    `recipe` is what a checkpoint carries besides the weights: plain values from which the model is built again.
+    """
+
+    accepts: ClassVar[tuple[type[Process], ...]]
+    """The processes this model is made for."""
+
+    def __init__(
+        self,
+        process: Process,
+        backbone: Backbone,
+        loss: Loss,
+        optimizer: AdamW,
+        seed: int = 0,
+        validation_draws: int = 4,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if validation_draws < 1:
+            raise ValueError(f"model.validation_draws={validation_draws}: each validation document needs at least 1 draw.")
+        self.process, self.backbone, self.loss = process, backbone, loss
+        self.optimizer = optimizer
+        self.seed, self.validation_draws, self.recipe = seed, validation_draws, recipe or {}
+        self.bound, self.bands, self.unigram = NatsPerToken(), PerBand(), UnigramEntropy(backbone.width)
+        self.register_buffer("_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self._micro_batch = 0
+        self.validated_at = -1
+        """The global step of the last validation."""
+
+    def forward(self, batch: Corrupted, **reading: Any) -> Any:
+        """The backbone at the asked slots of a noised batch: logits (N K), or what a `score` makes of them."""
+        index = batch.asked.flatten().nonzero().squeeze(-1)
+        return self.backbone(batch.x_t, batch.t, batch.clean.segment, index, **reading)
+
+    def corrupt(self, canvas: Canvas) -> Corrupted:
+        """Fresh noise for a training batch: one time per document, stratified over the whole global batch."""
+        step, rank, micro = self.global_step, self.global_rank, self._micro_batch
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        shared = torch.randperm(parts, generator=_generator(self.seed, step))
+        part = int(shared[(rank * self.trainer.accumulate_grad_batches + micro) % parts])
+        t = self.process.times(canvas, _generator(self.seed, step, rank, micro), (part, parts))
+        noise = _generator(self.seed, step, rank, micro, "slots", device=canvas.ids.device)
+        return self.process.corrupt(canvas, t, Random(noise))
+
+    def training_step(self, batch: Corrupted, batch_idx: int) -> Tensor:
+        slots, share = batch.slots(), self.loss.share(batch)
+
+        def score(logits: Tensor, start: int, stop: int) -> Tensor:
+            chunk = slots.chunk(start, stop)
+            return self.loss(self.process.log_p_x0(logits, chunk), chunk, self.process)[:, None]
+
+        nats, _ = self(batch, score=score, weight=share.weight)
+        self._sums += torch.stack([nats.detach(), share.total]).double()
+        self._micro_batch += 1
+        return nats
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides the gradient of the summed nats by the global divisor: the one mean.
+
+        Backward saw sums, which Lightning divided by the number of micro-batches and DDP or FSDP by the number of ranks;
+        both are undone here. So ranks and micro-batches with long answers weigh as much as their tokens do, and
+        no more, and N accumulated batches have the gradient of one that is N times larger.
+        """
+        nats, divisor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
+        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        scale = undo / divisor.clamp(min=1)
+        for gradient in (p.grad for p in self.parameters() if p.grad is not None):
+            gradient.mul_(scale.to(gradient.dtype))
+        self.log("train/loss", nats / divisor.clamp(min=1), prog_bar=True)
+        self._sums.zero_()
+        self._micro_batch = 0
+
+    def validation_step(self, canvas: Canvas, batch_idx: int) -> None:
+        """The bound of the plain process, on noise that belongs to the documents."""
+        process = self.process.plain
+        for draw in range(self.validation_draws):
+            draws = PerDocument(self.seed, draw, self.validation_draws)
+            batch = process.corrupt(canvas, draws.times(canvas), draws)
+            slots = batch.slots()
+
+            def score(logits: Tensor, start: int, stop: int) -> Float[Tensor, "n 3"]:
+                chunk = slots.chunk(start, stop)  # noqa: B023, read within this turn of the loop
+                log_p_x0 = process.log_p_x0(logits, chunk)
+                correct = (log_p_x0.argmax(-1) == chunk.x0).float()
+                return torch.stack([process.nelbo(log_p_x0, chunk), surprise(log_p_x0, chunk), correct], dim=1)
+
+            _, values = self(batch, score=score)
+            nelbo, nats, correct = values.unbind(1)
+            self.bound.update(nelbo / self.validation_draws, slots.index, canvas)
+            self.bands.update(mask_ratio(slots, canvas), nats, correct)
+        self.unigram.update(canvas)
+
+    def on_validation_epoch_end(self) -> None:
+        nelbo, error = self.bound.compute()
+        self.log("val/nelbo", nelbo.float(), prog_bar=True)
+        self.log("val/nelbo_error", error.float())
+        self.log("val/ppl", nelbo.exp().float())
+        self.log("val/unigram_entropy", self.unigram.compute().float())
+        for name, value in self.bands.compute().items():
+            self.log(f"val/{name}", value.float())
+        for metric in (self.bound, self.bands, self.unigram):
+            metric.reset()
+        self.validated_at = self.global_step
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer.optimizer(self)
+        schedule = self.optimizer.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_model(self) -> None:
+        """Shards layer by layer, then the whole, when the strategy is FSDP2 (it alone has a device mesh)."""
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        if self.device_mesh is None or isinstance(self.backbone, FSDPModule):
+            return
+        for part in (*self.backbone.layers, self.backbone):
+            fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = self.recipe
+
+
+def _generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on the key and on nothing else."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=7).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))

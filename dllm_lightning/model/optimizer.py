@@ -1,0 +1,51 @@
+"""AdamW and the shape of its learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW with linear warm-up, then `decay`: cosine, linear or constant. One step of the schedule per optimizer step.
+
+    `warmup` is a number of steps, or below 1 a fraction of the run. Weight decay leaves biases and norms alone.
+    Raises ValueError for values that cannot train.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup: float = 0.02
+    decay: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.decay not in _DECAYS:
+            raise ValueError(f"optimizer.decay={self.decay!r} is no shape of a learning rate: choose {', '.join(_DECAYS)}.")
+        if self.lr <= 0 or self.warmup < 0:
+            raise ValueError(f"optimizer.lr={self.lr} and optimizer.warmup={self.warmup} must be positive (warmup may be 0).")
+
+    def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
+        """Fused where torch has a kernel for the parameters' device."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=fused)
+
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+        """The learning rate over a run of `steps` optimizer steps."""
+        from transformers.optimization import get_scheduler
+
+        warmup = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
+        return get_scheduler(_DECAYS[self.decay], optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+_DECAYS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}

@@ -1,0 +1,20 @@
+"""Processes: what corruption does to tokens, and how to undo one step."""
+
+from dllm_lightning.process.draws import Draws, PerDocument, Random
+from dllm_lightning.process.hiding import Bernoulli, FloorCount, Hiding, Replace, UniformCount
+from dllm_lightning.process.masked import MaskedDiffusion
+from dllm_lightning.process.process import NoBound, Process
+
+__all__ = [
+    "Bernoulli",
+    "Draws",
+    "FloorCount",
+    "Hiding",
+    "MaskedDiffusion",
+    "NoBound",
+    "PerDocument",
+    "Process",
+    "Random",
+    "Replace",
+    "UniformCount",
+]

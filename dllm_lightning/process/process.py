@@ -1,0 +1,89 @@
+"""What every corruption of text has to answer.
+
+The story of one training step. A canvas arrives from the loader, clean. The schedule gives each document a time t, and
+`corrupt` noises its editable slots to that time. The network reads x_t and is asked about some slots, and only there does it
+compute logits (N K). `log_p_x0` reads these as beliefs about the clean tokens, under the rules of this corruption. A loss
+descends on the beliefs; `nelbo` says what they are worth: a bound, in nats per slot, on -log p of the clean text. To write
+text instead, start from `prior` and let `posterior` take one step at a time from t to the cleaner s.
+
+A process is immutable, knows tensors only, and gives the same answer to the same question for ever.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_lightning.noise import NoiseSchedule
+from dllm_lightning.process.draws import Draws
+from dllm_lightning.types import Canvas, Corrupted, Slots, Vocab
+
+
+class NoBound(ValueError):
+    """The corruption is not a diffusion, so no likelihood bound belongs to it."""
+
+
+@dataclass(frozen=True)
+class Process(ABC):
+    """One way to destroy text, and what it takes to restore it."""
+
+    vocab: Vocab
+    schedule: NoiseSchedule
+
+    @abstractmethod
+    def prior(self, canvas: Canvas, generator: torch.Generator | None = None) -> Int[Tensor, "B L"]:
+        """x_1: the canvas with every editable slot drawn from pure noise."""
+
+    @abstractmethod
+    def corrupt(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
+        """x_t ~ q(x_t | x_0) on the editable slots; all others come back bit for bit."""
+
+    @abstractmethod
+    def asks(self, x_t: Int[Tensor, "B L"], editable: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """The editable slots whose clean value is still in question."""
+
+    @abstractmethod
+    def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
+        """The network's belief about the clean tokens, normalised, at least in float32."""
+
+    @abstractmethod
+    def posterior(
+        self,
+        p_x0: Float[Tensor, "N K"],
+        x_t: Int[Tensor, " N"],
+        alpha_s: Float[Tensor, " N"],
+        alpha_t: Float[Tensor, " N"],
+    ) -> Float[Tensor, "N K"]:
+        """q(x_s | x_t, x_0) with x_0 averaged over p_x0: the reverse step from t to s < t. Rows sum to 1."""
+
+    @abstractmethod
+    def nelbo(self, log_p_x0: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
+        """The continuous-time bound, in nats per slot: its mean over t and x_t, summed over slots, bounds -log p(x_0).
+
+        Raises NoBound when this corruption is not a diffusion (see `why_no_bound`).
+        """
+
+    @property
+    @abstractmethod
+    def why_no_bound(self) -> str | None:
+        """None for a true diffusion; else the clause that says why its training loss bounds nothing."""
+
+    @property
+    @abstractmethod
+    def plain(self) -> Process:
+        """The true diffusion behind this corruption: what validation measures and samplers invert."""
+
+    def times(self, canvas: Canvas, generator: torch.Generator, stratum: tuple[int, int] = (0, 1)) -> Float[Tensor, "B L"]:
+        """One stratified time per document, spread over its slots (0 on padding), in float32 on the canvas's device.
+
+        `generator` lives on the CPU; `stratum` as in `NoiseSchedule.times`.
+        """
+        heads = canvas.heads()
+        drawn = self.schedule.times(int(heads.sum()), generator, stratum).to(heads.device)
+        document = (heads.flatten().cumsum(0) - 1).clamp(min=0).reshape(heads.shape)
+        padded = torch.cat([drawn, drawn.new_zeros(1)])  # a batch of padding alone has no document
+        return torch.where(canvas.segment > 0, padded[document], 0.0)

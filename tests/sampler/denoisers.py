@@ -1,0 +1,97 @@
+"""Denoisers that a sampler can be judged by: one that knows the answer, one that knows a joint distribution, and a
+little network whose beliefs at every slot depend on all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dllm_lightning.noise import LogLinear
+from dllm_lightning.process import MaskedDiffusion
+from dllm_lightning.types import Canvas, Vocab
+from tests.laws.parts import vocabulary
+
+
+def plain(vocab: Vocab) -> MaskedDiffusion:
+    return MaskedDiffusion(vocab, LogLinear())
+
+
+class Oracle:
+    """Knows the clean text, and is never in doubt."""
+
+    def __init__(self, x0: Tensor, process: Any) -> None:
+        self.x0, self.process = x0, process
+
+    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        log_p = torch.full((int(at.sum()), self.process.vocab.size), -torch.inf)
+        return log_p.scatter_(1, self.x0[at][:, None], 0.0)
+
+
+class Fixed:
+    """Believes the same of every text: log_p (L K) is its belief at each slot."""
+
+    def __init__(self, log_p: Tensor, process: Any) -> None:
+        self.log_p, self.process = log_p, process
+
+    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        return self.log_p.expand(*at.shape, -1)[at]
+
+
+class Joint:
+    """Knows a joint distribution p (V V ... V) of L tokens, and conditions it on every token that is not masked."""
+
+    def __init__(self, p: Tensor, process: Any) -> None:
+        self.p, self.process = p, process
+        self.texts = torch.cartesian_prod(*(torch.arange(size) for size in p.shape)).reshape(-1, p.dim())
+
+    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        shown = x_t[:, None, :] != self.process.vocab.mask_id
+        agrees = ((x_t[:, None, :] == self.texts) | ~shown).all(-1)
+        weight = agrees * self.p.flatten()
+        beliefs = torch.zeros(*x_t.shape, self.process.vocab.size, dtype=torch.float64)
+        for token in range(self.p.shape[0]):
+            beliefs[..., token] = weight @ (self.texts == token).double()
+        return (beliefs / weight.sum(-1)[:, None, None]).log()[at]
+
+    def counts(self, texts: Tensor) -> Tensor:
+        """How often each text came out."""
+        place = (texts[:, None, :] == self.texts).all(-1).long().argmax(1)
+        return torch.bincount(place, minlength=len(self.texts))
+
+
+class LittleNetwork(nn.Module):
+    """Random logits that depend on the whole row and on distances alone; its favourite token is the mask."""
+
+    def __init__(self, vocab: Vocab, seed: int = 0) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.embedding = torch.randn(vocab.size, 16, generator=draw, dtype=torch.float64)
+        self.nearness = torch.randn(201, 16, generator=draw, dtype=torch.float64)
+        self.head = torch.randn(16, vocab.size, generator=draw, dtype=torch.float64)
+        self.head[:, vocab.mask_id] *= 3
+        self.rows: list[int] = []
+
+    def forward(self, ids: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        self.rows.append(len(ids))
+        place = torch.arange(ids.shape[1])
+        near = self.nearness[place[:, None] - place[None, :] + 100]
+        seen = self.embedding[ids] * (segment > 0)[..., None]
+        states = torch.einsum("ijd,bjd->bid", near, seen).sin()
+        return (states @ self.head).flatten(0, 1)[at]
+
+
+def blank(*lengths: int, prompt: int = 3, vocab: Vocab | None = None, seed: int = 0) -> Canvas:
+    """Left-padded rows: a random prompt, and an empty answer of each length."""
+    vocab = vocab or vocabulary(11)
+    draw = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(0, vocab.mask_id, (prompt,), generator=draw).tolist() + [vocab.mask_id] * n for n in lengths]
+    documents = [(ids, [False] * prompt + [True] * n) for ids, n in zip(rows, lengths, strict=True)]
+    return Canvas.left_padded(documents, vocab.pad_id)
+
+
+def row_of(canvas: Canvas, index: int) -> Canvas:
+    """One row alone, without its padding."""
+    real = canvas.segment[index] > 0
+    return Canvas(*(field[index : index + 1, real] for field in canvas))
