@@ -2,13 +2,13 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
-RUN     ?= runs/quickstart
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.ready-bench
 BUSY  := $(VENV)/.installing
+RUN   := runs/quickstart
 LOG   := $(VENV)/setup.log
 # Modules are compiled when they are first imported; compiling all of them here would take half a minute more.
 PIP   := $(PY) -m pip install --no-compile --progress-bar off --no-input -c constraints.txt
@@ -24,11 +24,11 @@ help: ## this list
 
 setup: $(READY) ## make .venv with everything in it (the other commands do this by themselves)
 
-demo: $(READY) ## train a small masked diffusion model on the built-in chat, and ask it questions
+demo: $(READY) ## train a small masked diffusion model on the built-in chat, and ask it questions it has not seen
 	$(PY) -m dllm_lightning.train experiment=quickstart
-	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="What is 7 + 5?"'
-	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="Reverse: k f d a"'
-	$(PY) -m dllm_lightning.generate ckpt=$(RUN) 'prompt="Sort: 8 3 5 1"'
+	@printf '%s\n' 'Add 12 and 6.' 'Say backwards: 9, 5, 4, 2.' 'In another order: y, s, r.' \
+	  'Which does not belong: lemon, japan, cherry, peach?' 'What comes after tuesday?' >$(RUN)/questions.txt
+	$(PY) -m dllm_lightning.generate ckpt=$(RUN) prompts=$(RUN)/questions.txt
 
 test: $(READY) ## every test; with DLLM_DATA=FOLDER also those on real data
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
@@ -55,22 +55,21 @@ clean: ## remove builds and caches (the environment and runs/ stay)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# .installing stands in .venv while pip works. Where it is still standing, the last set-up was cut short in the middle of
-# some package, so that environment is emptied and made anew. .ready is written last.
+# .installing stands in .venv while the set-up works. Where it is still standing, the last one was cut short, perhaps in
+# the middle of a package, so that environment is removed and made anew. .ready is written last.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there')." \
 	    "Name another: make setup PYTHON=python3.12" >&2; \
 	  exit 1; }
-	@if [ -e $(BUSY) ]; then echo "The last set-up was interrupted: starting over."; rm -rf $(VENV); fi
+	@if [ -e $(BUSY) ]; then echo "The last set-up did not finish: starting over."; rm -rf $(VENV); fi
 	@rm -f $(READY) $(BENCH)
+	@mkdir -p $(VENV) && touch $(BUSY)
 	@$(PY) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q --clear $(VENV) 2>/dev/null || { \
-	    rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q $(VENV) 2>/dev/null || { \
 	    echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv;" \
 	      "elsewhere: $(PYTHON) -m pip install virtualenv" >&2; \
 	    exit 1; }; }
-	@touch $(BUSY)
 	@echo "Setting up $(VENV) with torch and the rest: 1-3 minutes and 1.4 GB, more where torch comes with CUDA ..."
 	@$(PIP) -e '.[dev]' >$(LOG) 2>&1 || { grep '^ERROR' $(LOG) >&2; echo "The set-up failed; see $(LOG)" >&2; exit 1; }
 	@rm -f $(BUSY)

@@ -40,6 +40,7 @@ class Run(NamedTuple):
     trainer: L.Trainer
     module: DiffusionModule
     data: L.LightningDataModule
+    callbacks: list[L.Callback]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def assemble(cfg: DictConfig) -> Run:
     logger = instantiate(cfg.logger) if cfg.get("logger") else False
     precision = _precision(cfg.trainer)
     trainer = instantiate(cfg.trainer, precision=precision)(callbacks=callbacks, logger=logger)
-    return Run(trainer, module, data)
+    return Run(trainer, module, data, callbacks)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
@@ -163,7 +164,8 @@ def _published(folder: Path, device: torch.device | str) -> Loaded:
     from transformers import AutoTokenizer
 
     from dllm_lightning.backbone import MaskedLM, ModernBert
-    from dllm_lightning.data.template import Native, Turns
+    from dllm_lightning.data.native import Native
+    from dllm_lightning.data.turns import Turns
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -15,7 +15,8 @@ class IncompatibleParts(ValueError):
 
 def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler) -> None:
     """Raises IncompatibleParts, naming both parts and the way out, unless every part accepts the process."""
-    for part in (model, type(loss), type(sampler)):
+    parts: tuple[Any, ...] = (model, type(loss), type(sampler))
+    for part in parts:
         if not isinstance(process, part.accepts):
             raise IncompatibleParts(
                 f"{part.__name__} works with {_names(part.accepts)}, but the process is {type(process).__name__}. "
@@ -36,7 +37,7 @@ def _names(kinds: tuple[type, ...]) -> str:
     return " or ".join(kind.__name__ for kind in kinds)
 
 
-def _way_out(part: type, process: Process) -> str:
+def _way_out(part: Any, process: Process) -> str:
     family = next(base for base in (Loss, Sampler, object) if issubclass(part, base))
     fits = [k.__name__ for k in _leaves(family) if issubclass(type(process), k.accepts)] if family is not object else []
     if not fits:

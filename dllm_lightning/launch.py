@@ -6,16 +6,19 @@ DLLM_DEBUG=1 shows the traceback instead. Nothing heavy is imported here, so tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -40,6 +43,8 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
     overrides, texts = split(sys.argv[1:], verbatim)
     sys.argv[1:] = overrides = [quoted(argument) for argument in overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the sentence is made here
+    Folders.made.clear()
+    stopped = []  # jobs of a sweep
 
     def told(error: Exception) -> str | None:
         return None if os.environ.get("DLLM_DEBUG") else sentence(error, conf_dir(), config_name, overrides)
@@ -49,13 +54,20 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
         try:
             return main(cfg, **texts)
         except Exception as error:
-            # In a sweep the error travels on: the other jobs run, and it is told when all are done.
-            if HydraConfig.get().mode == RunMode.MULTIRUN or (line := told(error)) is None:
+            if (line := told(error)) is None:
                 raise
-            leave(line)
+            this = HydraConfig.get()
+            if this.mode != RunMode.MULTIRUN:
+                leave(line)
+            stopped.append(this.job.num)  # the other jobs still run
+            print(f"Job {this.job.num}: {line}", file=sys.stderr, flush=True)
+            discard(folder := Path(this.runtime.output_dir), folder)
+            return float("nan")  # no value, to a sweeper that waits for one
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+        if stopped:
+            leave(f"{len(stopped)} of the jobs did not run: {', '.join(map(str, stopped))}.")
     except BrokenPipeError:  # the reader of our output has gone (| head): so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -68,9 +80,41 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
 
 
 def leave(line: str) -> None:
-    """Ends the program with one line on stderr and exit code 2."""
+    """Ends the program with one line on stderr and exit code 2, and without a folder for what has not begun."""
     print(line, file=sys.stderr)
+    for folder, first in Folders.made.items():
+        discard(folder, first)
     sys.exit(2)
+
+
+class Folders(Callback):
+    """Hydra calls it before it makes the folder of a run or a sweep: `made` says which folder, and what it lies in that
+    was not there before."""
+
+    made: ClassVar[dict[Path, Path]] = {}
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        self.note(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self.note(Path(config.hydra.sweep.dir))
+
+    def note(self, folder: Path) -> None:
+        """Keeps a folder that does not exist yet, with the outermost one that will be made for it."""
+        missing = [each for each in (folder := folder.absolute(), *folder.parents) if not each.exists()]
+        if missing:
+            self.made[folder] = missing[-1]
+
+
+def discard(folder: Path, first: Path) -> None:
+    """Removes a folder in which nothing but Hydra's notes lie, and the empty ones around it up to `first`."""
+    if {entry.name for entry in folder.glob("*")} - {".hydra", "multirun.yaml"}:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # one that is not empty stays
+        while folder != first:
+            folder = folder.parent
+            folder.rmdir()
 
 
 def split(arguments: Sequence[str], verbatim: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -21,8 +21,8 @@ def wandb_logger(folder: str, **options: Any) -> Any:
 
     if "WANDB_MODE" not in os.environ and (reason := _why_offline()):
         os.environ["WANDB_MODE"] = "offline"
-        if rank_zero_only.rank == 0:
-            log.warning("W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*", reason, folder)
+        sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
+        rank_zero_only(log.warning)(sentence, reason, folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(save_dir=folder, log_model=False, **options)

@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*`isinstance\\(treespec, LeafSpec\\)`.*")
     logging.getLogger("lightning").setLevel(logging.WARNING)  # its news of devices and limits is in the summary
     checkpoint = to_resume(cfg.resume, Path(cfg.folder))
-    trainer, module, data = assemble(cfg)
+    trainer, module, data, callbacks = assemble(cfg)
     if checkpoint is not None:
         print(f"Going on from {checkpoint}")
     trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> float | None:
         return None
     if module.validated_at != trainer.global_step:
         trainer.validate(module, data, verbose=False)
-    for callback in trainer.callbacks:
+    for callback in callbacks:
         if isinstance(callback, Summary):
             callback.report(trainer)
     nelbo = trainer.callback_metrics.get("val/nelbo")

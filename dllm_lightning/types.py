@@ -1,7 +1,7 @@
 """The words every room speaks: vocabularies, canvases, noised batches, slots and steps.
 
 Legend of shapes: `B` batch, `L` length, `N` slots in question, `K` vocabulary (width of the logits), `D` network width.
-Clock: t = 0 is clean, t = 1 is noise, and s < t always. Everything that crosses a loader or a step boundary is a NamedTuple.
+Clock: t = 0 is clean, t = 1 is noise, and s < t always. What crosses a loader or a step boundary is a NamedTuple.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class InvalidTokenizer(ValueError):
 class Vocab:
     """What the ids mean to a process: how wide the logits are, which ids are special, which ids noise may use.
 
-    `size` is K, the width of the logits; `length` is one past the highest id that the tokenizer can decode (length <= size).
+    `size` is K, the width of the logits; `length` <= `size` is one past the highest id that the tokenizer can decode.
     `noise_ids` are the ordinary tokens: no special token, no unused row. A random token is one of these.
     """
 
@@ -47,7 +47,8 @@ class Vocab:
         if tokenizer.mask_token_id is None:
             raise InvalidTokenizer(
                 f"The tokenizer {name!r} has no mask token, and a masked diffusion model writes over masks. "
-                f"Use one that has it (ModernBERT, BERT, RoBERTa), or add one with add_special_tokens({{'mask_token': '[MASK]'}})."
+                f"Use one that has it (ModernBERT, BERT, RoBERTa), or add one with "
+                f"add_special_tokens({{'mask_token': '[MASK]'}})."
             )
         highest = max(tokenizer.get_vocab().values())
         width = highest + 1 if width is None else width
@@ -60,7 +61,7 @@ class Vocab:
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_id
         if eos_id is None or pad_id is None:
             raise InvalidTokenizer(
-                f"The tokenizer {name!r} has neither an eos nor a sep token, so an answer could not end. Add one of them."
+                f"The tokenizer {name!r} has no eos and no sep token, so an answer could not end. Add one of them."
             )
         added = tokenizer.added_tokens_decoder.items()
         reserved = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
@@ -122,23 +123,23 @@ class Corrupted(NamedTuple):
 
     def slots(self) -> Slots:
         """The asked slots, flattened in row order."""
-        return Slots.at(self.asked, self.clean.ids, self.x_t, self.t)
+        return Slots.of(self.asked, self.clean.ids, self.x_t, self.t)
 
 
 class Slots(NamedTuple):
-    """The N slots in question, flattened; `index` points into B·L. All work after the network happens on these alone."""
+    """The N slots in question, flattened; `at` points into B·L. All work after the network happens on these alone."""
 
     x0: Int[Tensor, " N"]
     x_t: Int[Tensor, " N"]
     t: Float[Tensor, " N"]
-    index: Int[Tensor, " N"]
+    at: Int[Tensor, " N"]
 
     @classmethod
-    def at(
+    def of(
         cls, asked: Bool[Tensor, "B L"], x0: Int[Tensor, "B L"], x_t: Int[Tensor, "B L"], t: Float[Tensor, "B L"]
     ) -> Slots:
-        index = asked.flatten().nonzero().squeeze(-1)
-        return cls(*(field.flatten()[index] for field in (x0, x_t, t)), index)
+        at = asked.flatten().nonzero().squeeze(-1)
+        return cls(x0.flatten()[at], x_t.flatten()[at], t.flatten()[at], at)
 
     def chunk(self, start: int, stop: int) -> Slots:
         """The slots start..stop, as views."""

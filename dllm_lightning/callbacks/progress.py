@@ -20,12 +20,12 @@ def _shortened(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 class _InPlace(RichProgressBar):
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return _shortened(dict(super().get_metrics(trainer, pl_module)))
 
 
 class _Lines(TQDMProgressBar):
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return _shortened(dict(super().get_metrics(trainer, pl_module)))
 
 

@@ -1,4 +1,4 @@
-"""From conversations to batches of clean canvases: sources, templates, packing, order, and the data modules around them."""
+"""From conversations to batches of clean canvases: sources, templates, packing, order, and data modules around them."""
 
 from dllm_lightning.data.chat import ChatDataModule
 from dllm_lightning.data.documents import Encoder

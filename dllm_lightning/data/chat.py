@@ -129,7 +129,8 @@ class ChatDataModule(LightningDataModule, ABC):
         return Layout(self.vocab.pad_id, self.max_length if split == "train" and self.packing else None)
 
     def train_dataloader(self) -> Any:
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches in every epoch
+        trainer: Any = self.trainer
+        overfit = trainer is not None and trainer.overfit_batches > 0  # the same few batches in every epoch
         return self._loader("train", Loader if overfit else TrainingLoader)
 
     def val_dataloader(self) -> Loader:
@@ -140,11 +141,12 @@ class ChatDataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Noises a training batch, on the device. In validation the model does so itself, several times."""
-        fresh = self.trainer.training and isinstance(batch, Canvas)
-        return self.trainer.lightning_module.corrupt(batch) if fresh else batch
+        trainer: Any = self.trainer
+        fresh = trainer.training and isinstance(batch, Canvas)
+        return trainer.lightning_module.corrupt(batch) if fresh else batch
 
     def prompts(self, count: int, split: Split = "validation") -> list[tuple[list[Message], str]]:
-        """Conversations up to their last answer, and that answer as it was written; those that fit into `max_length`."""
+        """Conversations up to their last answer, and that answer as written; those that fit into `max_length`."""
 
         def fits(messages: Sequence[Message]) -> bool:
             return len(self.template.encode([messages])[0].ids) <= self.max_length
@@ -153,7 +155,7 @@ class ChatDataModule(LightningDataModule, ABC):
         return [([*chat[:-1]], chat[-1]["content"]) for chat in islice(filter(fits, answered), count)]
 
     def questions(self, count: int, split: Split = "validation") -> list[tuple[list[Message], Callable[[str], bool]]]:
-        """Questions whose answers can be judged, each with its judge; data that cannot tell right from wrong has none."""
+        """Questions whose answers can be judged, each with its judge; none where right and wrong cannot be told."""
         return []
 
     def report(self) -> Group:

@@ -65,8 +65,8 @@ class Encoder:
     - "whole": kept up to the end of the last answer that fits whole;
     - "drop": dropped.
 
-    `answer_length` fills the last answer with end tokens up to that many slots, as far as `max_length` allows, and these
-    are learnt too: a model that is given more slots than it needs writes ends into them (LLaDA, arXiv:2502.09992).
+    `answer_length` fills the last answer with end tokens up to that many slots, as far as `max_length` allows, and
+    these are learnt too: a model that is given more slots than it needs fills them with ends (LLaDA, arXiv:2502.09992).
     """
 
     template: ChatTemplate
@@ -78,16 +78,15 @@ class Encoder:
         if self.overlong not in get_args(Overlong):
             raise ValueError(f"overlong={self.overlong!r} is none of {', '.join(get_args(Overlong))}.")
         if self.max_length < 1 or (self.answer_length is not None and self.answer_length < 1):
-            raise ValueError(
-                f"max_length={self.max_length} and answer_length={self.answer_length} must be at least 1 where they are given."
-            )
+            raise ValueError(f"max_length={self.max_length} and answer_length={self.answer_length} must be at least 1.")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for encoders that give equal documents, in any process; changes with the code of template and encoder."""
-        used = {messages.__name__, plain_text.__name__, __name__, *(kind.__module__ for kind in type(self.template).__mro__)}
-        files = [getattr(sys.modules[name], "__file__", None) for name in sorted(used - {"builtins", "abc"})]
-        code = [Path(file).read_bytes() if file else os.urandom(16) for file in files]  # typed in by hand: never the same
+        """Equal for encoders that give equal documents, in any process; another one when the code has changed."""
+        used = {__name__, messages.__name__, plain_text.__name__}
+        used |= {kind.__module__ for kind in type(self.template).__mro__} - {"builtins", "abc"}
+        files = [getattr(sys.modules[name], "__file__", None) for name in sorted(used)]
+        code = [Path(file).read_bytes() if file else os.urandom(16) for file in files]  # a notebook may have changed
         key = f"{self.template.fingerprint} {self.max_length} {self.overlong} {self.answer_length}".encode()
         return hashlib.sha256(b"".join([key, *code])).hexdigest()
 
@@ -96,10 +95,10 @@ class Encoder:
         counts = Counts(rows=len(rows))
         numbers, usable = [], []
         for number, row in enumerate(rows, first):
-            messages = row.get("messages") if isinstance(row, dict) else None
-            if (fault := self.template.fault(messages)) is None:
+            chat: Any = row.get("messages") if isinstance(row, dict) else None
+            if (fault := self.template.fault(chat)) is None:
                 numbers.append(number)
-                usable.append(messages)
+                usable.append(chat)
             else:
                 counts.dropped[fault] += 1
         ids: list[int] = []
@@ -151,7 +150,7 @@ def tokenise(rows: Iterable[Any], encoder: Encoder, processes: int = 1) -> Itera
     if processes <= 1:
         yield from (encoder(chunk, first) for chunk, first in numbered)
         return
-    fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    fork: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
     with ProcessPoolExecutor(processes, fork, initializer=_take, initargs=(encoder,)) as pool:
         waiting = deque(pool.submit(_encode, *chunk) for chunk in islice(numbered, 2 * processes))
         while waiting:
@@ -159,12 +158,14 @@ def tokenise(rows: Iterable[Any], encoder: Encoder, processes: int = 1) -> Itera
             waiting.extend(pool.submit(_encode, *chunk) for chunk in islice(numbered, 1))
 
 
+_taken: list[Encoder] = []
+
+
 def _take(encoder: Encoder) -> None:
     """Gives a process its encoder once, not with every chunk."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    global _encoder
-    _encoder = encoder
+    _taken.append(encoder)
 
 
 def _encode(rows: Sequence[Any], first: int) -> Encoded:
-    return _encoder(rows, first)
+    return _taken[-1](rows, first)

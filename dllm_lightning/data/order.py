@@ -1,7 +1,7 @@
 """Which documents meet in which batch, as a function of (seed, epoch) alone, and the loader that walks it.
 
-An `Order` speaks of global batches, the same on every rank; a `Loader` takes one rank's share of each. Nothing random is
-kept between batches, so a run that stopped after n batches of an epoch goes on with batch n + 1.
+An `Order` speaks of global batches, the same on every rank; a `Loader` takes one rank's share of each. Nothing random
+is kept between batches, so a run that stopped after n batches of an epoch goes on with batch n + 1.
 """
 
 from __future__ import annotations
@@ -133,12 +133,18 @@ class Once(Order):
 class Loader:
     """One rank's share of each batch of an order, as canvases.
 
-    A batch that is not whole is dealt out evenly; a rank left without a row gets an empty one, so that all ranks take as
-    many steps and no document is seen twice.
+    A batch that is not whole is dealt out evenly; a rank left without a row gets an empty one, so that all ranks take
+    as many steps and no document is seen twice.
     """
 
     def __init__(
-        self, documents: Dataset[list[Tokens]], order: Order, layout: Layout, rank: int = 0, world: int = 1, **options: Any
+        self,
+        documents: Dataset[list[Tokens]],
+        order: Order,
+        layout: Layout,
+        rank: int = 0,
+        world: int = 1,
+        **options: Any,
     ) -> None:
         self.documents, self.order, self.layout = documents, order, layout
         self.rank, self.world, self.options = rank, world, options

@@ -22,7 +22,7 @@ class Tokens(NamedTuple):
     editable: np.ndarray
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
     """Best-fit decreasing: the longest document first, each into the fullest row that still has room for it.
 
     Returns rows of indices into `lengths`. Documents of equal length are taken in the order given, and the shape of the
@@ -53,7 +53,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of documents to a canvas: side by side, counted from 1, then padding up to `width` (None: the longest row)."""
+    """Rows of documents to a canvas: side by side, counted from 1, then padding up to `width` or the longest row."""
 
     pad_id: int
     width: int | None = None

@@ -26,9 +26,9 @@ def usage(splits: Mapping[str, Sequence[Part]]) -> Table:
 
     Where a source gives some of its training rows for validation, these are counted once, with the training rows.
     """
-    table = Table(title="Data", box=box.SIMPLE_HEAD, caption_justify="left", title_justify="left")
-    table.add_column("source", max_width=24, overflow="ellipsis", no_wrap=True)
-    for name in ("rows", "used", "cut", "dropped", "answer tokens", "of fitting"):
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False)
+    table.add_column("source", max_width=20, overflow="ellipsis", no_wrap=True)
+    for name in ("rows", "used", "cut", "dropped", "answer\ntokens", "of those\nthat fit"):
         table.add_column(name, justify="right", no_wrap=True)
     total, seen = Counts(), set[int]()
     for split, parts in splits.items():
@@ -61,8 +61,8 @@ def batches(split: str, documents: Documents, order: Order, layout: Layout) -> T
     rows, tokens = sum(map(len, lengths)), sum(map(sum, lengths))
     slots = sum(len(batch) * (layout.width or max(batch)) for batch in lengths)
     shape = f"{rows:,} packed rows of {layout.width}" if layout.width else "rows of their own"
-    text = f"{len(documents):,} documents in {shape}, {len(lengths):,} batches, {tokens:,} tokens, {1 - tokens / slots:.2%} padding"
-    return Text.assemble((f"  {split}: ", "bold"), text)
+    text = f"{len(documents):,} documents in {shape}, {len(lengths):,} batches, {1 - tokens / slots:.2%} padding"
+    return Text.assemble((f"{split}: ", "bold"), text)
 
 
 def example(document: Tokens, template: ChatTemplate) -> Panel:
@@ -87,6 +87,6 @@ def median(documents: Documents) -> Tokens:
 
 
 def _cells(counts: Counts) -> list[str]:
-    numbers = counts.rows, counts.used, counts.cut_after + counts.cut_inside, counts.dropped.total(), counts.answer_tokens
+    cut, dropped = counts.cut_after + counts.cut_inside, counts.dropped.total()
     share = f"{counts.answer_tokens / counts.fitting:.1%}" if counts.fitting else "-"
-    return [*(f"{number:,}" for number in numbers), share]
+    return [*(f"{number:,}" for number in (counts.rows, counts.used, cut, dropped, counts.answer_tokens)), share]

@@ -1,7 +1,7 @@
 """Rows read again and again in the same order: from local files, or from a split of a set on the Hugging Face hub.
 
-A row is a dict that should have a `messages` list. What is wrong with one row is for others to judge and count, so a line
-that is not JSON is handed on as None; what is wrong with a whole file or set is said here.
+A row is a dict that should have a `messages` list. What is wrong with one row is for others to judge and count, so a
+line that is not JSON is handed on as None; what is wrong with a whole file or set is said here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Rows(ABC):
 
     @property
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Another one when the rows may have changed."""
+    def fingerprint(self) -> str | None:
+        """Another one when the rows may have changed; None when that cannot be known."""
 
     def share(self, part: int, parts: int, start: int = 0) -> Iterator[Any]:
         """Every `parts`-th row from row `start` on, for processes that read side by side."""
@@ -70,8 +70,9 @@ class Hub(Rows):
         return checked(self.rows, self.name)
 
     @property
-    def fingerprint(self) -> str:
-        return f"{self.name} {self.rows._fingerprint}"
+    def fingerprint(self) -> str | None:
+        known = getattr(self.rows, "_fingerprint", None)  # a stream has none
+        return known and f"{self.name} {known}"
 
     def share(self, part: int, parts: int, start: int = 0) -> Iterator[Any]:
         from datasets.distributed import split_dataset_by_node
@@ -98,8 +99,25 @@ class Some(Rows):
         return frozenset(random.Random(self.seed).sample(range(total), min(self.limit, total)))
 
     @property
-    def fingerprint(self) -> str:
-        return f"{self.limit} by {self.seed} of {self.rows.fingerprint}"
+    def fingerprint(self) -> str | None:
+        known = self.rows.fingerprint
+        return known and f"{self.limit} by {self.seed} of {known}"
+
+
+@dataclass(frozen=True)
+class First(Rows):
+    """The first rows, of which a stream knows at once which they are."""
+
+    rows: Rows
+    limit: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.rows, self.limit)
+
+    @property
+    def fingerprint(self) -> str | None:
+        known = self.rows.fingerprint
+        return known and f"first {self.limit} of {known}"
 
 
 def checked(rows: Any, where: object) -> Iterator[Any]:
@@ -135,12 +153,11 @@ def _parsed(line: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
+    from pyarrow import ArrowInvalid, parquet  # type: ignore[import-untyped]
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+        file = parquet.ParquetFile(path)
+    except ArrowInvalid as error:
         raise BadData(f"The file {path} is not a Parquet file ({error}).") from error
     columns = ["messages"] if "messages" in file.schema_arrow.names else None
     for batch in file.iter_batches(columns=columns):

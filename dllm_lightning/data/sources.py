@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dllm_lightning.data.hub import expect_no_network
 from dllm_lightning.data.rows import SUFFIXES, BadData, Files, Hub, Rows, Some
 
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test"}
@@ -27,8 +28,8 @@ class Source:
 class Entry:
     """One thing to read, as it stands in the configuration.
 
-    `rows` limits the training rows, drawn by seed. A folder of folders gives its weight and its limit to each set in it.
-    `config` is the configuration of a hub set that has several.
+    `rows` limits the training rows, drawn by seed. A folder of folders gives its weight and its limit to each set in
+    it. `config` is the configuration of a hub set that has several.
     """
 
     path: str | Path
@@ -51,6 +52,8 @@ def sources(path: Any, seed: int = 42, cache_dir: Path | None = None, streaming:
     for entry in entries(path):
         for source in _find(entry, cache_dir, streaming):
             splits = dict(source.splits)
+            if entry.rows is not None and streaming:
+                raise BadData(f"{entry.path} has rows={entry.rows}, drawn from all its rows; a stream cannot do that.")
             if entry.rows is not None and "train" in splits:
                 splits["train"] = Some(splits["train"], entry.rows, seed)
             found.append(replace(source, splits=splits, weight=entry.weight))
@@ -66,6 +69,18 @@ def entries(path: Any) -> list[Entry]:
     return [_entry(path)] if isinstance(path, str | Path | Mapping) else [_entry(value) for value in path or ()]
 
 
+def locate(entry: Entry) -> Path | None:
+    """The file or folder of an entry, or None if it can only be on the hub; BadData if it can be neither."""
+    path, local = str(entry.path), Path(entry.path).expanduser()
+    if local.is_file() and not path.endswith(SUFFIXES):
+        raise BadData(f"The file {path} is not one of {', '.join(SUFFIXES)}.")
+    if local.exists():
+        return local
+    if path.endswith(SUFFIXES) or not _HUB_ID.fullmatch(path):
+        raise BadData(f"There is no file or folder {path!r}. data.path also takes the id of a set on the hub.")
+    return None
+
+
 def split_of(name: str) -> str | None:
     """The split that the name of a file or a hub split begins with: train-00000-of-00002.parquet is train."""
     for split, names in SPLITS.items():
@@ -78,23 +93,20 @@ def _entry(value: Any) -> Entry:
     if not isinstance(value, Mapping):
         return Entry(value)
     if unknown := value.keys() - {"path", "name", "weight", "rows", "config"}:
-        raise BadData(f"data.path has an entry with {', '.join(sorted(unknown))}; it may have path, weight, rows, config.")
+        known = "path, name, weight, rows, config"
+        raise BadData(f"data.path has an entry with {', '.join(sorted(map(str, unknown)))}; it may have {known}.")
     if not value.get("path"):
         raise BadData(f"data.path has an entry without a path: {dict(value)}.")
     return Entry(**{str(key): option for key, option in value.items()})
 
 
 def _find(entry: Entry, cache_dir: Path | None, streaming: bool) -> list[Source]:
-    path, local = str(entry.path), Path(entry.path).expanduser()
+    local = locate(entry)
+    if local is None:
+        return [Source(entry.name or str(entry.path), _hub(str(entry.path), entry.config, cache_dir, streaming))]
     if local.is_dir():
         return _folder(local, entry.name)
-    if local.is_file():
-        if not path.endswith(SUFFIXES):
-            raise BadData(f"The file {path} is not one of {', '.join(SUFFIXES)}.")
-        return [Source(entry.name or local.name.split(".")[0], {"train": Files((local,))})]
-    if path.endswith(SUFFIXES) or not _HUB_ID.fullmatch(path):
-        raise BadData(f"There is no file or folder {path!r}. data.path also takes the id of a set on the Hugging Face hub.")
-    return [Source(entry.name or path, _hub(path, entry.config, cache_dir, streaming))]
+    return [Source(entry.name or local.name.split(".")[0], {"train": Files((local,))})]
 
 
 def _folder(folder: Path, name: str) -> list[Source]:
@@ -116,6 +128,7 @@ def _folder(folder: Path, name: str) -> list[Source]:
 
 
 def _hub(path: str, config: str | None, cache_dir: Path | None, streaming: bool) -> dict[str, Rows]:
+    expect_no_network()
     from datasets import load_dataset
 
     try:

@@ -1,4 +1,4 @@
-"""Documents kept as flat arrays, in memory or on disk, where they open in no time; and several of these as one data set."""
+"""Documents kept as flat arrays, in memory or on disk, where they open in no time; several of these are a data set."""
 
 from __future__ import annotations
 

@@ -107,20 +107,25 @@ class Stream(IterableDataset[Canvas]):
 
 
 class StreamLoader:
-    """Batches of a stream, prepared by at most one worker; goes on after a stop by running over what was done.
+    """Batches of a stream, prepared by at most one worker; after a stop it runs over what was done and goes on.
 
-    Lightning takes a batch of a loader without a length one step early, so a batch counts when the next one is asked for.
+    Each epoch, should there be several, goes on where the last one stopped. Lightning takes a batch one step early from
+    a loader without a length, so a batch counts as done when the next one is asked for.
     """
 
     def __init__(self, stream: Stream, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self.stream, self.workers, self.pin_memory = stream, min(num_workers, 1), pin_memory
+        self.loader: DataLoader[Canvas] = DataLoader(
+            stream, None, num_workers=min(num_workers, 1), pin_memory=pin_memory, generator=torch.Generator()
+        )
         self.done = 0
+        self._batches: Iterator[Canvas] | None = None
 
     def __iter__(self) -> Iterator[Canvas]:
-        loader = DataLoader(
-            self.stream, None, num_workers=self.workers, pin_memory=self.pin_memory, generator=torch.Generator()
-        )
-        for batch in islice(loader, self.done, None):
+        self._batches = self._batches or self._walk()
+        return self._batches
+
+    def _walk(self) -> Iterator[Canvas]:
+        for batch in islice(self.loader, self.done, None):
             yield batch
             self.done += 1
 
@@ -128,4 +133,4 @@ class StreamLoader:
         return {"batches": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.done = state["batches"]
+        self.done, self._batches = state["batches"], None

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dllm_lightning.data.hub import expect_no_network
 from dllm_lightning.types import InvalidTokenizer
 
 
 def load_tokenizer(name: str | Path) -> Any:
     """The tokenizer of a folder or of the hub; InvalidTokenizer when there is none."""
-    from transformers import AutoTokenizer
-
     folder = Path(name).expanduser()
     if not folder.is_dir() and (str(name).startswith(("/", ".", "~")) or str(name).count("/") > 1):
-        raise InvalidTokenizer(f"There is no folder {str(name)!r} with a tokenizer. data.tokenizer takes a folder or a hub id.")
+        raise InvalidTokenizer(f"There is no folder {str(name)!r}. data.tokenizer takes a folder or a hub id.")
+    if not folder.is_dir():
+        expect_no_network()
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(folder if folder.is_dir() else name)
     except Exception as error:  # no network, no such name, no such file: many libraries, one consequence

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,5 @@ class ToyDataModule(ChatDataModule):
     def conversations(self, split: Split) -> Iterator[Sequence[Message]]:
         return (row["messages"] for row in self.rows(split))
 
-    def check(self, question: str, answer: str) -> bool:
-        """Whether an answer is right."""
-        return check(question, answer)
+    def questions(self, count: int, split: Split = "validation") -> list[tuple[list[Message], Callable[[str], bool]]]:
+        return [(chat, partial(check, chat[-1]["content"])) for chat, _ in self.prompts(count, split)]

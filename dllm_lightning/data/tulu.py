@@ -17,8 +17,8 @@ from dllm_lightning.data.chat import ChatDataModule, Split
 from dllm_lightning.data.documents import tokenise
 from dllm_lightning.data.messages import Message
 from dllm_lightning.data.order import shuffled
-from dllm_lightning.data.rows import BadData, Rows
-from dllm_lightning.data.sources import Source, sources
+from dllm_lightning.data.rows import BadData, First, Rows
+from dllm_lightning.data.sources import Source, entries, locate, sources
 from dllm_lightning.data.store import Part, Store
 from dllm_lightning.data.stream import Inflow, Stream, StreamLoader
 from dllm_lightning.data.tokenizer import load_tokenizer
@@ -50,6 +50,8 @@ class TuluDataModule(ChatDataModule):
         super().__init__(**options)
         if validation_size <= 0:
             raise ValueError(f"data.validation_size={validation_size} must be a fraction or a number of rows above 0.")
+        for entry in entries(path):
+            locate(entry)
         self.path, self.validation_size, self.split_seed = path, validation_size, split_seed
         self.num_proc, self.streaming = num_proc, streaming
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
@@ -65,7 +67,7 @@ class TuluDataModule(ChatDataModule):
         found = sources(self.path, self.split_seed, self.cache_dir, self.streaming)
         if self.streaming and self.validation_size < 1 and not all("validation" in source.splits for source in found):
             raise BadData(
-                f"The length of a stream is not known, so data.validation_size={self.validation_size} of it is not either. "
+                f"A stream has no known length of which to take data.validation_size={self.validation_size}. "
                 f"Give a number of rows: data.validation_size=1000."
             )
         return found
@@ -81,20 +83,63 @@ class TuluDataModule(ChatDataModule):
 
     def parts(self, split: Split) -> list[Part]:
         return [
-            Part(source.name, store, self.share(source, split, len(store)), source.weight if split == "train" else 1.0)
-            for source in self.sources
-            if (rows := self.rows(source, split)) is not None
+            Part(source.name, store, self._share(source, split, len(store)), source.weight if split == "train" else 1.0)
+            for source, rows in self._rows(split)
             for store in [self.store(rows)]
         ]
 
     def conversations(self, split: Split) -> Iterator[Sequence[Message]]:
-        """One conversation of each source in turn."""
-        turn = deque(self._conversations(source, split) for source in self.sources)
-        while turn:
-            yield from islice(turn[0], 1)
-        ...
+        """From each source in turn."""
+        turns = deque(
+            (row["messages"] for number, row in enumerate(rows) if number in chosen)
+            for part, (_, rows) in zip(self.documents(split).parts, self._rows(split), strict=True)
+            for chosen in [frozenset(part.store.rows[part.documents].tolist())]
+        )
+        while turns:
+            yield from islice(turns[0], 1)
+            turns.rotate(-1)
+
+    def store(self, rows: Rows) -> Store:
+        """The documents of some rows, from the cache if they are there."""
+        if rows.fingerprint is None:
+            return Store.of(tokenise(rows, self.encoder, self.num_proc))
+        key = f"{self.encoder.fingerprint} {rows.fingerprint}"
+        folder = self.cache_dir / "documents" / hashlib.sha256(key.encode()).hexdigest()[:24]
+        if folder.exists():
+            return Store.open(folder)
+        return Store.write(folder, tokenise(rows, self.encoder, self.num_proc))
 
     def train_dataloader(self) -> Any:
         if not self.streaming:
             return super().train_dataloader()
-        inflows = [Inflow(...)]
+        trainer: Any = self.trainer
+        if trainer is not None and trainer.max_steps < 0 and isinstance(trainer.limit_train_batches, float):
+            raise BadData("A stream has no end: with data.streaming=true say when to stop with trainer.max_steps.")
+        inflows = [
+            Inflow(source.name, source.splits["train"], source.weight, skip)
+            for source in self.sources
+            for skip in [0 if "validation" in source.splits else int(self.validation_size)]
+        ]
+        layout = self.layout("train")
+        stream = Stream(inflows, self.encoder, layout, self.batch_size, self.seed, self._rank, self._world)
+        return StreamLoader(stream, self.num_workers, self.pin_memory)
+
+    def _rows(self, split: Split) -> Iterator[tuple[Source, Rows]]:
+        """The rows that hold the documents of a split; training rows where a source has none for validation."""
+        for source in self.sources:
+            if split in source.splits:
+                yield source, source.splits[split]
+            elif split == "validation":
+                rows = source.splits["train"]
+                yield source, First(rows, int(self.validation_size)) if self.streaming else rows
+
+    def _share(self, source: Source, split: Split, count: int) -> np.ndarray:
+        """The documents that belong to a split: all, or some where training rows also serve for validation."""
+        if split == "test" or "validation" in source.splits or self.streaming:
+            return np.arange(count)
+        held_out = round(self.validation_size if self.validation_size >= 1 else self.validation_size * count)
+        if held_out >= count > 0:
+            size = f"data.validation_size={self.validation_size}"
+            raise BadData(f"{source.name} has {count} usable rows, of which {size} leaves none to train on.")
+        drawn = shuffled(count, self.split_seed)
+        return np.sort(drawn[:held_out] if split == "validation" else drawn[held_out:])

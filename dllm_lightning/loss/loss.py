@@ -41,7 +41,7 @@ class Loss(ABC):
     accepts: ClassVar[tuple[type[Process], ...]] = (Process,)
     """The processes this loss makes sense for."""
     counts_asked: ClassVar[bool] = False
-    """Whether a mean runs over the asked slots only. A bound divides by all editable slots, since it is about all of them."""
+    """Whether a mean runs over the asked slots only. A bound is about all editable slots, and is divided by them."""
 
     def __post_init__(self) -> None:
         if self.per not in get_args(Per):

@@ -16,16 +16,17 @@ from dllm_lightning.types import Slots
 class WeightedCE(Loss):
     """weight(t) · -log p(x_0) at every hidden slot, divided by all editable slots.
 
-    `weight` elbo: the bound's own -alpha'/(1 - alpha). `weight` level: 1/(1 - alpha), one over the share that is hidden, so that
-    every noise level counts the mean surprise of its slots, whatever the schedule and its bounds (a fixed ratio too,
-    where the elbo weight is zero). `max_weight` clips either, so that a nearly clean row, with one hidden slot and
-    a weight in the thousands, cannot own the step; null leaves it alone. Clipped, it bounds nothing.
+    `weight` elbo: the bound's own -alpha'/(1 - alpha). `weight` level: 1/(1 - alpha), one over the share that is
+    hidden, so that every noise level counts the mean surprise of its slots, whatever the schedule and its bounds (a
+    fixed ratio too, where the elbo weight is zero). `max_weight` clips either, so that a nearly clean row, with one
+    hidden slot and a weight in the thousands, cannot own the step. Unclipped, with `weight` elbo and a process that
+    has a bound, this is that bound; with anything else it bounds nothing.
 
     Raises ValueError for another weight or a `max_weight` that is not positive.
     """
 
     weight: Literal["elbo", "level"] = "elbo"
-    max_weight: float | None = 10.0
+    max_weight: float | None = None
 
     accepts: ClassVar[tuple[type[Process], ...]] = (MaskedDiffusion,)
 
@@ -34,7 +35,9 @@ class WeightedCE(Loss):
         if self.weight not in ("elbo", "level"):
             raise ValueError(f"loss.weight={self.weight!r} is no weight of a noise level: choose elbo or level.")
         if self.max_weight is not None and self.max_weight <= 0:
-            raise ValueError(f"loss.max_weight={self.max_weight} would silence the loss: choose a number above 0, or null.")
+            raise ValueError(
+                f"loss.max_weight={self.max_weight} would silence the loss: choose a number above 0, or null."
+            )
 
     def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
         assert isinstance(process, MaskedDiffusion)
@@ -46,4 +49,7 @@ class WeightedCE(Loss):
         assert isinstance(process, MaskedDiffusion)
         if self.weight == "level" or process.weight(torch.tensor([0.5])).item() > 0:
             return None
-        return "the mask ratio is fixed, so the elbo weight is zero everywhere and nothing would be learnt. Use loss.weight=level."
+        return (
+            "the mask ratio is fixed, so the elbo weight is zero everywhere and nothing would be learnt. "
+            "Use loss.weight=level."
+        )

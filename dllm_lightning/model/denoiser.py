@@ -34,4 +34,4 @@ class NetworkDenoiser:
         times = t.float()[:, None].expand(x_t.shape)
         asked = at[rows].flatten().nonzero().squeeze(-1)
         logits = self.backbone(x_t[rows], times[rows], segment[rows], asked)
-        return self.process.log_p_x0(logits, Slots.at(at, x_t, x_t, times))
+        return self.process.log_p_x0(logits, Slots.of(at, x_t, x_t, times))

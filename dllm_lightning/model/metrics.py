@@ -115,6 +115,6 @@ class UnigramEntropy(Metric):
 def mask_ratio(slots: Slots, canvas: Canvas) -> Float[Tensor, " N"]:
     """The share of its document's editable slots that was hidden along with each slot."""
     hidden = torch.zeros_like(canvas.editable).flatten()
-    hidden[slots.index] = True
+    hidden[slots.at] = True
     share = canvas.per_document(hidden.reshape(canvas.editable.shape)) / canvas.per_document(canvas.editable).clamp(min=1)
-    return share.flatten()[slots.index]
+    return share.flatten()[slots.at]

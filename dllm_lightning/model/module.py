@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dllm_lightning.backbone import Backbone
@@ -30,6 +31,10 @@ class DiffusionModule(L.LightningModule, ABC):
 
     accepts: ClassVar[tuple[type[Process], ...]]
     """The processes this model is made for."""
+    process: Process
+    backbone: Backbone
+    loss: Loss
+    _sums: Tensor
 
     def __init__(
         self,
@@ -55,8 +60,8 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def forward(self, batch: Corrupted, **reading: Any) -> Any:
         """The backbone at the asked slots of a noised batch: logits (N K), or what a `score` makes of them."""
-        index = batch.asked.flatten().nonzero().squeeze(-1)
-        return self.backbone(batch.x_t, batch.t, batch.clean.segment, index, **reading)
+        at = batch.asked.flatten().nonzero().squeeze(-1)
+        return self.backbone(batch.x_t, batch.t, batch.clean.segment, at, **reading)
 
     def corrupt(self, canvas: Canvas) -> Corrupted:
         """Fresh noise for a training batch: one time per document, stratified over the whole global batch."""
@@ -112,7 +117,7 @@ class DiffusionModule(L.LightningModule, ABC):
 
             _, values = self(batch, score=score)
             nelbo, nats, correct = values.unbind(1)
-            self.bound.update(nelbo / self.validation_draws, slots.index, canvas)
+            self.bound.update(nelbo / self.validation_draws, slots.at, canvas)
             self.bands.update(mask_ratio(slots, canvas), nats, correct)
         self.unigram.update(canvas)
 
@@ -128,7 +133,7 @@ class DiffusionModule(L.LightningModule, ABC):
             metric.reset()
         self.validated_at = self.global_step
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer.optimizer(self)
         schedule = self.optimizer.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

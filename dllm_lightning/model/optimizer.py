@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,19 @@ class AdamW:
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=fused)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
 
-    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
         """The learning rate over a run of `steps` optimizer steps."""
-        from transformers.optimization import get_scheduler
-
         warmup = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
-        return get_scheduler(_DECAYS[self.decay], optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            done = min(1.0, (step - warmup) / max(1, steps - warmup))
+            return {"cosine": 0.5 + 0.5 * math.cos(math.pi * done), "linear": 1.0 - done, "constant": 1.0}[self.decay]
+
+        return LambdaLR(optimizer, factor)
 
 
-_DECAYS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+_DECAYS = ("cosine", "linear", "constant")

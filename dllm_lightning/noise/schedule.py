@@ -31,8 +31,8 @@ class NoiseSchedule(ABC):
     def __post_init__(self) -> None:
         if not (0.0 <= self.min_ratio <= self.max_ratio <= 1.0 and self.max_ratio > 0.0):
             raise ValueError(
-                f"noise.min_ratio={self.min_ratio} and noise.max_ratio={self.max_ratio} are not bounds of a mask ratio: "
-                f"choose 0 <= min_ratio <= max_ratio <= 1 with max_ratio above 0."
+                f"noise.min_ratio={self.min_ratio} and noise.max_ratio={self.max_ratio} do not bound a mask ratio. "
+                f"Choose 0 <= min_ratio <= max_ratio <= 1 with max_ratio above 0."
             )
 
     @abstractmethod
@@ -68,7 +68,7 @@ class NoiseSchedule(ABC):
 
     @property
     def complete(self) -> bool:
-        """Whether the curve runs from clean text to pure noise, so that a bound on the likelihood can be read off it."""
+        """Whether the curve runs from clean text to pure noise, so that a likelihood bound can be read off it."""
         ends = self.mask_ratio(torch.tensor([0.0, 1.0], dtype=torch.float64))
         return ends[0].item() <= NEGLIGIBLE and ends[1].item() >= 1.0 - NEGLIGIBLE
 

@@ -53,7 +53,8 @@ class PerDocument:
 
     def __post_init__(self) -> None:
         if not 0 <= self.draw < self.draws:
-            raise ValueError(f"There is no draw={self.draw} among draws={self.draws}: they count from 0 to {self.draws - 1}.")
+            last = self.draws - 1
+            raise ValueError(f"There is no draw={self.draw} among draws={self.draws}: they count from 0 to {last}.")
 
     def uniform(self, canvas: Canvas) -> Float[Tensor, "B L"]:
         self._calls += 1
@@ -74,7 +75,7 @@ class PerDocument:
 
 
 def _mix(x: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """The finaliser of splitmix64 (Steele et al., 2014): a bijection of 64-bit integers in which every bit stirs every other."""
+    """The finaliser of splitmix64 (Steele et al., 2014): a bijection of 64-bit integers; each bit stirs all others."""
     x = x.long() + -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; sums and products wrap around
     x = (x ^ _shift(x, 30)) * -4658895280553007687
     x = (x ^ _shift(x, 27)) * -7723592293110705685

@@ -1,8 +1,9 @@
 """Which slots a masked corruption hides, and what stands there instead.
 
-Three rules choose the slots. `Bernoulli` is the diffusion of the papers: each slot alone, with probability 1 - alpha(t).
-`UniformCount` hides exactly l slots with l uniform on 1..n: LLaDA's likelihood estimator (arXiv:2502.09992, appendix B),
-the same bound with less variance. `FloorCount` hides the floor of ratio times n: a training recipe, no diffusion.
+Three rules choose the slots. `Bernoulli` is the diffusion of the papers: each slot alone, with probability
+1 - alpha(t). `UniformCount` hides exactly l slots with l uniform on 1..n: LLaDA's likelihood estimator
+(arXiv:2502.09992, appendix B), the same bound with less variance. `FloorCount` hides the floor of ratio times n: a
+training recipe, no diffusion.
 `Replace` says what a hidden slot shows: a mask always, or BERT's mixture.
 """
 
@@ -94,7 +95,7 @@ class UniformCount(Hiding):
 
 @dataclass(frozen=True)
 class FloorCount(Hiding):
-    """Exactly floor(ratio n) of the n editable slots of a document, at the schedule's ratio; none at all if that is 0."""
+    """Exactly floor(ratio n) of the n editable slots of a document, at the schedule's ratio; none if that is 0."""
 
     def choose(
         self, canvas: Canvas, t: Float[Tensor, "B L"], schedule: NoiseSchedule, draws: Draws

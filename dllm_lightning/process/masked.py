@@ -40,10 +40,10 @@ class MaskedDiffusion(Process):
         return editable & (x_t == self.vocab.mask_id)
 
     def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
-        """Log-softmax without `[MASK]`, which is never clean, and without rows that no token belongs to (SUBS, MDLM section 3.2.3).
+        """Log-softmax without `[MASK]`, which is never clean, and without rows that no token belongs to.
 
-        MDLM also puts all mass of a revealed slot on what it shows. Nobody is asked about those here, and under a
-        `replace` mixture the network must not believe what it sees.
+        This is one half of SUBS (MDLM, section 3.2.3). The other puts all mass of a revealed slot on what it shows:
+        nobody is asked about those here, and under a `replace` mixture the network must not believe what it sees.
         """
         precise = logits.dtype in (torch.float32, torch.float64)
         logits = logits.clone() if precise else logits.float()  # either way a copy of our own to write into
@@ -74,7 +74,7 @@ class MaskedDiffusion(Process):
         return torch.where(masked, self.weight(slots.t).to(surprise) * surprise, 0.0)
 
     def mask_ratio(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """The share of a document that is hidden at the time of its slots; its clock is the schedule's, or the count's own."""
+        """The share of a document that is hidden at the time of its slots, whose clock `hiding` sets."""
         return self.hiding.mask_ratio(t, self.schedule)
 
     def weight(self, t: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

@@ -1,10 +1,11 @@
 """What every corruption of text has to answer.
 
 The story of one training step. A canvas arrives from the loader, clean. The schedule gives each document a time t, and
-`corrupt` noises its editable slots to that time. The network reads x_t and is asked about some slots, and only there does it
-compute logits (N K). `log_p_x0` reads these as beliefs about the clean tokens, under the rules of this corruption. A loss
-descends on the beliefs; `nelbo` says what they are worth: a bound, in nats per slot, on -log p of the clean text. To write
-text instead, start from `prior` and let `posterior` take one step at a time from t to the cleaner s.
+`corrupt` noises its editable slots to that time. The network reads x_t and is asked about some slots, and only there
+does it compute logits (N K). `log_p_x0` reads these as beliefs about the clean tokens, under the rules of this
+corruption. A loss descends on the beliefs; `nelbo` says what they are worth: a bound, in nats per slot, on -log p of
+the clean text. To write text instead, start from `prior` and let `posterior` take one step at a time from t to the
+cleaner s.
 
 A process is immutable, knows tensors only, and gives the same answer to the same question for ever.
 """
@@ -77,7 +78,9 @@ class Process(ABC):
     def plain(self) -> Process:
         """The true diffusion behind this corruption: what validation measures and samplers invert."""
 
-    def times(self, canvas: Canvas, generator: torch.Generator, stratum: tuple[int, int] = (0, 1)) -> Float[Tensor, "B L"]:
+    def times(
+        self, canvas: Canvas, generator: torch.Generator, stratum: tuple[int, int] = (0, 1)
+    ) -> Float[Tensor, "B L"]:
         """One stratified time per document, spread over its slots (0 on padding), in float32 on the canvas's device.
 
         `generator` lives on the CPU; `stratum` as in `NoiseSchedule.times`.

@@ -14,6 +14,10 @@ from dllm_lightning.process import Process
 from dllm_lightning.types import Canvas, Trajectory
 
 
+class CannotUndo(ValueError):
+    """The sampler does not know the way back from this process's noise."""
+
+
 @runtime_checkable
 class Denoiser(Protocol):
     """A network's belief about the clean text, under the rules of one process."""
@@ -43,13 +47,13 @@ class Sampler(ABC):
     def trajectory(self, denoiser: Denoiser, canvas: Canvas, generator: torch.Generator | None = None) -> Trajectory:
         """Every step from the prior to the finished text. Slots that are not editable never change.
 
-        Raises TypeError at once for a process that this walk cannot undo.
+        Raises CannotUndo, at once, for a process that this walk does not accept.
         """
         if not isinstance(denoiser.process, self.accepts):
             fits = " or ".join(process.__name__ for process in self.accepts)
-            raise TypeError(
+            raise CannotUndo(
                 f"{type(self).__name__} walks back through {fits}, but the denoiser's process is "
-                f"{type(denoiser.process).__name__}. Ancestral works with any process."
+                f"{type(denoiser.process).__name__}. Use sampler=ancestral, which works with any."
             )
         return self.walk(denoiser, canvas, generator)
 

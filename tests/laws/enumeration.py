@@ -99,7 +99,7 @@ def log_beliefs(process: MaskedDiffusion, logits: Tensor, batch: Corrupted) -> T
     """What the table says about the asked slots of a batch, as the library reads it."""
     slots = batch.slots()
     state = codes(batch.x_t, process.vocab.length)
-    return process.log_p_x0(logits[state].flatten(0, 1)[slots.index], slots)
+    return process.log_p_x0(logits[state].flatten(0, 1)[slots.at], slots)
 
 
 def beta_weights(n: int) -> list[float]:

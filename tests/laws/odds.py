@@ -1,4 +1,4 @@
-"""How surprising a count is. Everything comes out in standard deviations of a normal, so one threshold serves all tests.
+"""How surprising a count is. Everything comes out in standard deviations, so one threshold serves all tests.
 
 All draws in the tests are seeded: these laws hold or fail, they do not flicker.
 """

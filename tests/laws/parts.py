@@ -66,7 +66,7 @@ def stack(*rows: Canvas) -> Canvas:
 
 
 def mixed_batch(vocab: Vocab, generator: torch.Generator, rows: int = 6, length: int = 32) -> Canvas:
-    """Packed rows with documents of many lengths, prompts of many lengths (some without an answer), padding left and right."""
+    """Packed rows of many documents: prompts of many lengths, some without an answer, and padding left and right."""
     batch = []
     for number in range(rows):
         left = number % 3

@@ -1,4 +1,4 @@
-"""Every loss, weight and unit of the mean against enumeration: exact expectations and exact gradients, K = 5, three slots.
+"""Every loss, weight and unit of the mean against enumeration: exact expectations and exact gradients (K = 5, 3 slots).
 
 The right-hand sides use no code of the losses: surprises from a plain softmax, weights from the definitions, and the
 gradient of a surprise written out, p - e_x.
@@ -6,7 +6,6 @@ gradient of a surprise written out, p - e_x.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import get_args
@@ -56,7 +55,7 @@ def defined_weight(loss: Loss, process: MaskedDiffusion, clock: float) -> float:
 
 
 def by_hand(loss: Loss, process: MaskedDiffusion, law: Outcomes, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The exact expectations of the weighted nats and of what the divisor gets, and the gradient of the first in the table."""
+    """The exact expectations of the weighted nats and of the divisor, and the gradient of the first."""
     asked = law.asked.double()
     state = codes(law.x_t, VOCAB.length)[:, None].expand(asked.shape)
     place = torch.arange(asked.shape[1]).expand(asked.shape)
@@ -65,8 +64,8 @@ def by_hand(loss: Loss, process: MaskedDiffusion, law: Outcomes, logits: Tensor)
     surprise = -p.gather(-1, token[..., None]).squeeze(-1).log()
     counted = asked.sum(1) if isinstance(loss, MaskedCE) else torch.full_like(law.probability, len(X0))
     unit = 1 / counted.clamp(min=1) if loss.per == "sequence" else torch.ones_like(counted)
-    weight = torch.tensor([defined_weight(loss, process, clock) for clock in law.clock.tolist()], dtype=torch.float64)
-    factor = (law.probability * weight * unit)[:, None] * asked
+    (clock,) = law.clock.unique().tolist()
+    factor = (law.probability * defined_weight(loss, process, clock) * unit)[:, None] * asked
     divisor = (law.probability * (counted if loss.per == "token" else counted > 0)).sum()
     slope = torch.zeros_like(logits)
     slope.index_put_((state, place), factor[..., None] * pad(p, (0, 2)), accumulate=True)
@@ -77,9 +76,9 @@ def by_hand(loss: Loss, process: MaskedDiffusion, law: Outcomes, logits: Tensor)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 @pytest.mark.parametrize("hiding", HIDINGS, ids=str)
 def test_losses_and_gradients_are_the_enumerated_ones(schedule: NoiseSchedule, hiding: Hiding) -> None:
-    """For an arbitrary belief, at two times: the library on one row per outcome, weighed by its probability."""
+    """For any belief, without and with a mixture: the library on one row per outcome, weighed by its probability."""
     logits = table(len(X0), VOCAB, seed=1)
-    for replace, t in itertools.product((Replace(), MIXTURE), (0.2, 0.8)):
+    for replace, t in ((Replace(), 0.2), (MIXTURE, 0.8)):
         process = MaskedDiffusion(VOCAB, schedule, hiding, replace)
         law = enumerate_corruptions(X0, t, schedule, hiding, replace, VOCAB)
         batch = as_batch(X0, law)
@@ -118,7 +117,7 @@ def test_sampled_corruptions_average_to_the_enumerated_losses(process: MaskedDif
             continue
         share = loss.share(noised)
         nats = torch.zeros(noised.asked.numel(), dtype=torch.float64)
-        nats[slots.index] = share.weight * loss(beliefs, slots, process)
+        nats[slots.at] = share.weight * loss(beliefs, slots, process)
         sums = nats.reshape(levels, copies, len(X0)).sum(-1)
         exact, divisors, _ = zip(*(by_hand(loss, process, law, logits) for law in laws), strict=True)
         error = (sums.var(1).mean() / (levels * copies)).sqrt()

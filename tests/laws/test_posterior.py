@@ -97,9 +97,7 @@ def test_two_steps_are_one(schedule: NoiseSchedule) -> None:
     for s, middle, t in [(0.1, 0.4, 0.9), (0.0, 0.5, 1.0), (0.5, 0.6, 0.7)]:
         (alpha_s, alpha_t), (alpha_m, _) = survival(schedule, 1, s, t), survival(schedule, 1, middle, t)
         first = process.posterior(known, mask, alpha_m, alpha_t)[0]
-        second = torch.stack(
-            [process.posterior(known, torch.tensor([x]), alpha_s, alpha_m)[0] for x in range(5)]
-        )
+        second = torch.stack([process.posterior(known, torch.tensor([x]), alpha_s, alpha_m)[0] for x in range(5)])
         assert_close(first @ second, process.posterior(known, mask, alpha_s, alpha_t)[0])
 
 

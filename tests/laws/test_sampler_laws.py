@@ -17,7 +17,7 @@ from torch import Tensor
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import Cosine, Geometric, LogLinear
 from dllm_lightning.process import MaskedDiffusion
-from dllm_lightning.sampler import Sampler
+from dllm_lightning.sampler import CannotUndo, Sampler
 from dllm_lightning.types import Canvas
 from tests.laws.parts import mixed_batch, seeded, vocabulary
 from tests.sampler.denoisers import LittleNetwork, Oracle, blank
@@ -134,5 +134,5 @@ def test_a_process_that_cannot_be_walked_back_is_refused_at_once(sampler: Sample
         def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
             raise AssertionError("never asked")
 
-    with pytest.raises(TypeError, match=f"{type(sampler).__name__} walks back through"):
+    with pytest.raises(CannotUndo, match=f"{type(sampler).__name__} walks back through"):
         sampler.trajectory(Elsewhere(), blank(3))  # type: ignore[arg-type]

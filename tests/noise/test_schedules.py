@@ -99,7 +99,7 @@ def test_a_complete_curve_runs_from_clean_text_to_noise() -> None:
 
 @pytest.mark.parametrize("bounds", [(-0.1, 1.0), (0.0, 1.1), (0.6, 0.5), (0.0, 0.0), (math.nan, 1.0)])
 def test_bounds_that_are_no_mask_ratios_are_refused(bounds: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"noise\.min_ratio=.*noise\.max_ratio=.*choose 0 <= min_ratio <= max_ratio <= 1"):
+    with pytest.raises(ValueError, match=r"noise\.min_ratio=.*noise\.max_ratio=.*Choose 0 <= min_ratio"):
         LogLinear(*bounds)
 
 

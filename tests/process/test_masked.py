@@ -97,7 +97,7 @@ def test_hidden_slots_are_asked_about_even_where_they_look_clean() -> None:
     noised = process.corrupt(canvas, torch.full((1, 4), 0.5), Random(seeded(0)))
     assert torch.equal(noised.x_t, canvas.ids)
     assert int(noised.asked.sum()) == 2
-    assert noised.slots().index.numel() == 2
+    assert noised.slots().at.numel() == 2
 
 
 def test_the_slots_of_a_batch_are_its_asked_ones_in_row_order() -> None:
@@ -105,7 +105,7 @@ def test_the_slots_of_a_batch_are_its_asked_ones_in_row_order() -> None:
     x_t = torch.tensor([[9, 2, 9], [4, 9, 6]])
     t = torch.tensor([[0.2] * 3, [0.7] * 3])
     slots = Corrupted(canvas, x_t, t, x_t == 9).slots()
-    assert slots.x0.tolist() == [1, 3, 5] and slots.index.tolist() == [0, 2, 4]
+    assert slots.x0.tolist() == [1, 3, 5] and slots.at.tolist() == [0, 2, 4]
     assert slots.x_t.tolist() == [9, 9, 9]
     assert_close(slots.t, torch.tensor([0.2, 0.2, 0.7]))
 

@@ -72,7 +72,7 @@ class After(Task):
 
     def draw(self, random: Random, level: int) -> Fields:
         item = random.choice(random.choice((world.DAYS, world.MONTHS, world.LETTERS)))
-        fields = {"side": random.choice(("after", "before")), "item": item}
+        fields = {"side": random.choice(world.SIDES), "item": item}
         count = random.randint(*{1: (1, 1), 2: (2, 3), 3: (4, 6)}[level])
         return fields if count == 1 else fields | {"count": world.COUNTS[count - 1]}
 
@@ -82,7 +82,7 @@ class After(Task):
     def solve(self, fields: Fields, random: Random) -> str:
         order = next((o for o in (world.DAYS, world.MONTHS, world.LETTERS) if fields["item"] in o), None)
         count = fields.get("count", "one")
-        if order is None or count not in world.COUNTS or fields["side"] not in ("after", "before"):
+        if order is None or count not in world.COUNTS or fields["side"] not in world.SIDES:
             return "nothing"
         places = world.COUNTS.index(count) + 1
         return order[(order.index(fields["item"]) + (places if fields["side"] == "after" else -places)) % len(order)]

@@ -8,6 +8,7 @@ from dllm_lightning.data.toy.task import Fields, Task, listing, normal, numbers
 from dllm_lightning.data.toy.world import COUNTS
 
 TOPS = {1: 20, 2: 99, 3: 999}  # no number of a level is larger
+PARTS = {1: 9, 2: 49, 3: 499}  # what is added or taken away
 
 
 class Add(Task):
@@ -16,9 +17,7 @@ class Add(Task):
     wordings = ("What is {a} plus {b}?", "What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} + {b}?")
 
     def draw(self, random: Random, level: int) -> Fields:
-        total = random.randint(0, TOPS[level])
-        first = random.randint(0, total)
-        return {"a": str(first), "b": str(total - first)}
+        return {name: str(random.randint(0, PARTS[level])) for name in "ab"}
 
     def solve(self, fields: Fields, random: Random) -> str:
         return str(int(fields["a"]) + int(fields["b"]))
@@ -30,8 +29,8 @@ class Subtract(Task):
     wordings = ("What is {a} minus {b}?", "What is {a} - {b}?", "Take {b} from {a}.", "How much is {a} - {b}?")
 
     def draw(self, random: Random, level: int) -> Fields:
-        first = random.randint(0, TOPS[level])
-        return {"a": str(first), "b": str(random.randint(0, first))}
+        taken, left = random.randint(0, PARTS[level]), random.randint(0, PARTS[level])
+        return {"a": str(taken + left), "b": str(taken)}
 
     def solve(self, fields: Fields, random: Random) -> str:
         return str(int(fields["a"]) - int(fields["b"]))
@@ -92,12 +91,17 @@ class SumTo(Task):
     )
 
     def draw(self, random: Random, level: int) -> Fields:
-        return {"count": COUNTS[random.randint(2, level + 1) - 1], "c": str(random.randint(level + 1, TOPS[level]))}
+        count = random.randint(2, level + 1)
+        return {"count": COUNTS[count - 1], "c": str(random.randint(2, count * PARTS[level]))}
 
     def solve(self, fields: Fields, random: Random) -> str:
-        total, count = int(fields["c"]), COUNTS.index(fields["count"]) + 1
-        cuts = sorted(random.randint(0, total) for _ in range(count - 1))
-        return listing([str(high - low) for low, high in zip([0, *cuts], [*cuts, total], strict=True)])
+        left, parts = int(fields["c"]), []
+        for others in reversed(range(COUNTS.index(fields["count"]) + 1)):
+            even = -(-left // (others + 1))  # no part is much larger than it must be, so numbers stay short
+            most = next(most for most in (9, 99, 999, left) if most >= even)
+            parts.append(random.randint(max(0, left - others * most), min(left, most)))
+            left -= parts[-1]
+        return listing([str(part) for part in parts])
 
     def problem(self, text: str, fields: Fields) -> str:
         return normal(text)

@@ -31,6 +31,7 @@ MONTHS = (
     "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+SIDES = ("after", "before")
 
 FRUITS = ("apple", "banana", "cherry", "fig", "grape", "kiwi", "lemon", "mango", "melon", "peach", "pear", "plum")
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
@@ -55,5 +56,5 @@ def kind_of(word: str) -> str | None:
 def vocabulary() -> set[str]:
     """Every word of the world."""
     facts = (CAPITAL, SOUND, COLOUR, OPPOSITE)
-    lists = (DAYS, MONTHS, LETTERS, COUNTS, tuple(KINDS), *KINDS.values())
+    lists = (DAYS, MONTHS, LETTERS, SIDES, COUNTS, tuple(KINDS), *KINDS.values())
     return {w for fact in facts for pair in fact.items() for w in pair} | {w for words in lists for w in words}

@@ -1,0 +1,99 @@
+"""Answers in the three forms in which they leave: live in a terminal, as plain text, and as JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from dllm_lightning.data.messages import Message
+from dllm_lightning.sampler import Sampler
+from dllm_lightning.speaker import Answer, Speaker
+from dllm_lightning.terminal.live import LiveView, one_line
+from dllm_lightning.terminal.pieces import Pieces
+
+Conversation = Sequence[Message]
+
+
+class Output(Protocol):
+    """Has conversations answered, and shows the answers."""
+
+    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]: ...
+
+
+@dataclass(frozen=True)
+class LiveOutput:
+    """Every step in place, then the finished texts, each under its question if `echo`."""
+
+    console: Console
+    pause: float = 0.0
+    echo: bool = True
+
+    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
+        questions = [conversation[-1]["content"] for conversation in conversations]
+        with LiveView(self.console, Pieces(speaker.template), questions, caption(speaker.sampler), self.pause) as view:
+            answers = speaker.answers(conversations, view)
+        for question, answer in zip(questions, answers, strict=True):
+            self._print(question, answer)
+        return answers
+
+    def _print(self, question: str, answer: Answer) -> None:
+        if self.echo:
+            self.console.print(Text(f"❯ {one_line(question)}", style="bold"), soft_wrap=True)
+        empty = Text("(an empty answer)", style="bright_black")
+        self.console.print(Text(harmless(answer.text)) if answer.text.strip() else empty, soft_wrap=True)
+        pace = f", {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds > 0 else ""
+        cost = f"{answer.tokens} tokens in {answer.steps} steps, {answer.seconds:.2f} s{pace}"
+        self.console.print(Text(cost, style="bright_black"), Text(), sep="\n")
+
+
+@dataclass(frozen=True)
+class PlainOutput:
+    """The finished texts alone, each under its question if `echo`."""
+
+    out: TextIO
+    echo: bool = False
+
+    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
+        answers = speaker.answers(conversations)
+        for conversation, answer in zip(conversations, answers, strict=True):
+            text = harmless(answer.text)
+            print(
+                f"> {one_line(conversation[-1]['content'])}\n{text}\n" if self.echo else text, file=self.out, flush=True
+            )
+        return answers
+
+
+@dataclass(frozen=True)
+class JsonOutput:
+    """One JSON object per answer, on a line of its own."""
+
+    out: TextIO
+    seed: int
+
+    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
+        answers = speaker.answers(conversations)
+        for conversation, answer in zip(conversations, answers, strict=True):
+            told: dict[str, Any] = {"prompt": conversation[-1]["content"]}
+            if len(conversation) > 1:
+                told["messages"] = [dict(message) for message in conversation]
+            told |= {"answer": answer.text} | {k: v for k, v in answer._asdict().items() if k != "text"}
+            told |= {"batch": len(answers), "seed": self.seed}
+            told["sampler"] = {"name": type(speaker.sampler).__name__, **asdict(speaker.sampler)}
+            print(json.dumps(told, ensure_ascii=False), file=self.out, flush=True)
+        return answers
+
+
+def caption(sampler: Sampler) -> str:
+    """The sampler and what was chosen for it: `Confidence(steps=8)`."""
+    chosen = [(f.name, getattr(sampler, f.name)) for f in fields(sampler) if getattr(sampler, f.name) != f.default]
+    return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in chosen)})".removesuffix("()")
+
+
+def harmless(text: str) -> str:
+    """Free of control characters but line breaks and tabs: a model's text must not steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
