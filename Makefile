@@ -46,7 +46,7 @@ format: $(READY) ## lay out the code, sort the imports and mend what ruff can me
 	$(PY) -m ruff format -q .
 
 bench: $(BENCH) ## training speed and memory, side by side with the original recipe
-	$(PY) experiments/training_speed/bench.py
+	$(PY) tests/bench/training_speed.py
 
 wheel: $(READY) ## dist/*.whl, with conf/ inside the package
 	$(PY) -m hatchling build -t wheel

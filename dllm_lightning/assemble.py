@@ -16,18 +16,21 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dllm_lightning.backbone import Backbone
-from dllm_lightning.checkpoints import NoModel, checkpoint_in, read_checkpoint
-from dllm_lightning.compatibility import check_compatible, check_strategy
+from dllm_lightning.checkpoints import NoModel, check_recipe, checkpoint_in, read_checkpoint
+from dllm_lightning.compatibility import IncompatibleParts, check_compatible, check_packing, check_trainer
 from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.model import DiffusionModule
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, Process
 from dllm_lightning.sampler import Confidence, Sampler
+from dllm_lightning.schema import WrongValue, check_values
 from dllm_lightning.types import Vocab
 
 RECIPE = ("model", "process", "noise", "loss", "sampler", "backbone", "data", "seed")
@@ -62,8 +65,11 @@ class Loaded:
 
 
 def assemble(cfg: DictConfig) -> Run:
-    """Builds a run. Whatever does not go together is refused before any weight is loaded."""
-    data = instantiate(_with_tokenizer(cfg))
+    """Builds a run. What cannot be built, or does not go together, is refused before any weight is loaded."""
+    cfg = settled(cfg)
+    check_values(cfg)
+    check_trainer(cfg.trainer, cfg.callbacks)
+    data = instantiate(cfg.data)
     tokenizer = data.tokenizer
     schedule = instantiate(cfg.noise)
     process = instantiate(cfg.process)(Vocab.of(tokenizer), schedule)
@@ -72,16 +78,18 @@ def assemble(cfg: DictConfig) -> Run:
     model = instantiate(cfg.model)
     optimizer = instantiate(cfg.optimizer)
     check_compatible(model.func, process, loss, sampler)
-    check_strategy(cfg.trainer, cfg.callbacks)
+    check_packing(get_class(cfg.backbone._target_), data.packing)
+    data.check()
+    callbacks = [_built(part, sampler=sampler, data=data) for part in cfg.callbacks.values() if part is not None]
+    logger = instantiate(cfg.logger) if cfg.get("logger") else False
+    if logger is False:  # which would have nowhere to write to
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    trainer = _trainer(cfg.trainer, callbacks, logger)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = instantiate(sized(cfg.backbone, tokenizer))
     process = dataclasses.replace(process, vocab=Vocab.of(tokenizer, backbone.width))
     module = model(process, backbone, loss, optimizer, seed=cfg.seed, recipe=recipe(cfg, backbone, tokenizer))
-    callbacks = [_built(part, sampler=sampler, data=data) for part in cfg.callbacks.values() if part is not None]
-    logger = instantiate(cfg.logger) if cfg.get("logger") else False
-    precision = _precision(cfg.trainer)
-    trainer = instantiate(cfg.trainer, precision=precision)(callbacks=callbacks, logger=logger)
     return Run(trainer, module, data, callbacks)
 
 
@@ -96,9 +104,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     checkpoint = read_checkpoint(checkpoint_in(path))
     made = checkpoint["recipe"]
     cfg = OmegaConf.create(made["config"])
+    check_recipe([cfg.noise, cfg.process, cfg.sampler, cfg.backbone, cfg.data.template], made["tokenizer"])
     template = instantiate(cfg.data.template)(_tokenizer(made["tokenizer"]))
     with open_dict(cfg):
         cfg.backbone.update(pretrained=None, config=made["backbone"], gradient_checkpointing=False, compile=False)
+        cfg.backbone.attention = "sdpa"  # which speaks wherever it is loaded, in float32 too
     backbone = instantiate(cfg.backbone)
     weights = {k.removeprefix("backbone."): v for k, v in checkpoint["state_dict"].items() if k.startswith("backbone.")}
     backbone.load_state_dict(weights)
@@ -127,13 +137,30 @@ def sized(backbone: DictConfig, tokenizer: Any) -> DictConfig:
     return backbone
 
 
-def _with_tokenizer(cfg: DictConfig) -> DictConfig:
-    """The data's configuration; a tokenizer that was left open is the published network's own."""
-    if cfg.data.get("tokenizer", "") is not None:
-        return cfg.data
-    data = cfg.data.copy()
-    data.tokenizer = cfg.backbone.pretrained or "answerdotai/ModernBERT-base"
-    return data
+def settled(cfg: DictConfig) -> DictConfig:
+    """A copy in which what was left open is decided: the precision, and the tokenizer (the published network's own).
+
+    Raises WrongValue for a part that a run cannot be without.
+    """
+    if missing := [part for part in (*RECIPE, "optimizer", "trainer") if cfg.get(part) is None]:
+        raise WrongValue(f"A run needs its {missing[0]}, and none was chosen: --help lists what there is.")
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise WrongValue(f"seed={cfg.seed!r} starts no generator: give a whole number, from 0 to {2**32 - 1}.")
+    cfg = cfg.copy()
+    if cfg.data.get("tokenizer", "") is None:
+        cfg.data.tokenizer = cfg.backbone.pretrained or "answerdotai/ModernBERT-base"
+    cfg.trainer.precision = _precision(cfg.trainer)
+    cfg.callbacks = cfg.callbacks or {}
+    return cfg
+
+
+def _trainer(cfg: DictConfig, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
+    """Lightning's trainer. Raises IncompatibleParts with Lightning's own words for what it cannot do."""
+    make = instantiate(cfg)
+    try:
+        return make(callbacks=callbacks, logger=logger)
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise IncompatibleParts(f"The trainer cannot be built like this: {error}") from error
 
 
 def _built(part: DictConfig, **objects: Any) -> Any:
@@ -156,7 +183,7 @@ def _tokenizer(files: Mapping[str, str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _published(folder: Path, device: torch.device | str) -> Loaded:

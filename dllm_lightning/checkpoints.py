@@ -1,11 +1,17 @@
-"""Finding and reading checkpoints. Nothing in one is ever executed: they load with `weights_only=True`."""
+"""Finding and reading checkpoints. Nothing in one is ever executed: they load with `weights_only=True`, and of what
+their recipe names only classes of this package are built.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+PACKAGE = __name__.partition(".")[0]
 
 
 class NoModel(ValueError):
@@ -17,12 +23,16 @@ def checkpoint_in(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise NoModel(f"There is nothing at ckpt={str(path)!r}: give a checkpoint, the folder of a run, or a Hugging Face folder.")
+        raise NoModel(
+            f"There is nothing at ckpt={str(path)!r}: give a checkpoint, the folder of a run, or a Hugging Face folder."
+        )
     for name in ("best.ckpt", "last.ckpt"):
         for folder in (path / "checkpoints", path):
             if (folder / name).is_file():
                 return folder / name
-    raise NoModel(f"The folder ckpt={str(path)!r} holds no checkpoint (checkpoints/best.ckpt or last.ckpt) and no config.json.")
+    raise NoModel(
+        f"The folder ckpt={str(path)!r} holds no checkpoint (checkpoints/best.ckpt or last.ckpt) and no config.json."
+    )
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -37,13 +47,58 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def check_recipe(parts: Sequence[Mapping[str, Any]], files: Mapping[str, str]) -> None:
+    """Raises NoModel for parts of a model or files of its tokenizer that no run of this project writes."""
+    for target in _targets(parts):
+        if not _is_ours(target):
+            raise NoModel(f"The checkpoint asks for {target!r}, which is no part of {PACKAGE}: it will not be built.")
+    for name in files:
+        if Path(name).name != name:
+            raise NoModel(f"The checkpoint has a tokenizer file {name!r}, which lies outside its folder.")
+
+
+def _targets(config: Any) -> Iterator[str]:
+    """Everything that Hydra would build."""
+    if isinstance(config, Mapping):
+        yield from (str(config[key]) for key in config if key == "_target_")
+        config = list(config.values())
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        for each in config:
+            yield from _targets(each)
+
+
+def _is_ours(target: str) -> bool:
+    """Whether this is the name of a class that this package defines, and not of something that it merely imports."""
+    module, _, name = target.rpartition(".")
+    if module.partition(".")[0] != PACKAGE:
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__.partition(".")[0] == PACKAGE
+
+
+def check_resumable(file: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Raises NoModel when the checkpoint holds another network than the one with this state."""
+    saved = read_checkpoint(file)["state_dict"]
+    for name in {**state, **saved}:
+        here, there = (list(each[name].shape) if name in each else "missing" for each in (state, saved))
+        if here != there:
+            raise NoModel(
+                f"{str(file)!r} is of another network ({name} is {there} there and {here} here). "
+                f"Choose another run=NAME, or resume=null to start anew in its place."
+            )
+
+
 def to_resume(resume: str | None, folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from. Raises NoModel for a named one that is not there."""
+    """The checkpoint that a run goes on from. Raises NoModel for a named one that is not there, or cannot be read."""
     if resume is None:
         return None
+    file = folder / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume)
+    if file.is_file():
+        read_checkpoint(file)
+        return file
     if resume == "auto":
-        last = folder / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
-    if not Path(resume).is_file():
-        raise NoModel(f"There is no checkpoint at resume={resume!r}: give a file, auto, or null.")
-    return Path(resume)
+        return None
+    raise NoModel(f"There is no checkpoint at resume={resume!r}: give a file, auto, or null.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from dllm_lightning.loss import Loss
 from dllm_lightning.process import Process
 from dllm_lightning.sampler import Sampler
@@ -26,11 +28,37 @@ def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler
         raise IncompatibleParts(f"{type(loss).__name__} cannot be used: {reason}")
 
 
-def check_strategy(trainer: Any, callbacks: Any) -> None:
-    """Raises IncompatibleParts for an average of weights that are sharded: Lightning copies the module to keep it."""
+def check_packing(backbone: Any, packing: bool) -> None:
+    """Raises IncompatibleParts for packed rows in front of a network that cannot tell their documents apart."""
+    if packing and not backbone.packs:
+        raise IncompatibleParts(
+            f"{backbone.__name__} cannot keep packed documents apart. Use data.packing=false, or a ModernBERT backbone."
+        )
+
+
+def check_trainer(trainer: Any, callbacks: Any) -> None:
+    """Raises IncompatibleParts for a training that would not train, or not on this machine."""
+    for name in ("max_steps", "max_epochs"):
+        if (limit := trainer.get(name)) is not None and limit < 1 and limit != -1:
+            raise IncompatibleParts(f"trainer.{name}={limit} trains nothing: give 1 or more, or -1 for no such limit.")
+    if trainer.get("accumulate_grad_batches", 1) < 1:
+        raise IncompatibleParts(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} makes no batch: give 1 or more."
+        )
+    if isinstance(interval := trainer.get("val_check_interval"), int | float) and interval <= 0:
+        raise IncompatibleParts(f"trainer.val_check_interval={interval} is no number of batches: give 1 or more.")
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if trainer.accelerator in ("gpu", "cuda") and not gpu:
+        found = "finds none here" if torch.version.cuda else "was built without CUDA"
+        raise IncompatibleParts(
+            f"trainer.accelerator={trainer.accelerator} needs a GPU, and torch {torch.__version__} {found}. "
+            f"Use trainer=cpu or trainer=ddp_cpu."
+        )
     sharded = "ModelParallel" in str(trainer.strategy)
-    if sharded and callbacks.get("ema") is not None:
-        raise IncompatibleParts("callbacks=ema copies the model, and trainer=fsdp shards it: use callbacks=standard, or trainer=ddp.")
+    if sharded and callbacks.get("ema") is not None:  # Lightning copies the module to keep an average of it
+        raise IncompatibleParts(
+            "callbacks=ema copies the model, and trainer=fsdp shards it: use callbacks=standard, or trainer=ddp."
+        )
 
 
 def _names(kinds: tuple[type, ...]) -> str:

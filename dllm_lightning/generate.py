@@ -9,6 +9,7 @@ from dllm_lightning.launch import launch
 from dllm_lightning.mistakes import no_such_key
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from dllm_lightning.sampler import Sampler
@@ -37,7 +38,7 @@ def main(cfg: DictConfig, ckpt: str | None = None, prompt: str | None = None, pr
     from dllm_lightning.speaker import Speaker
     from dllm_lightning.terminal import Chat
 
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
+    device = place(cfg.device)
     loaded = load(ckpt, device)
     positions = readable(loaded.backbone)
     trained = loaded.config.get("data") or {}
@@ -73,6 +74,18 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"pause={cfg.pause} is no time: give seconds, 0 or more.")
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format} is unknown: choose one of {', '.join(FORMATS)}.")
+
+
+def place(name: str) -> torch.device:
+    """Where to compute. Raises ValueError for a device that is not here."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"There is no device={name} here: give auto or cpu, or cuda where there is a GPU.") from error
 
 
 def chosen(options: DictConfig | None, own: Sampler) -> Sampler:

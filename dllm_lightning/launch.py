@@ -101,14 +101,16 @@ class Folders(Callback):
 
     def note(self, folder: Path) -> None:
         """Keeps a folder that does not exist yet, with the outermost one that will be made for it."""
-        missing = [each for each in (folder := folder.absolute(), *folder.parents) if not each.exists()]
+        folder = folder.absolute()
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         if missing:
             self.made[folder] = missing[-1]
 
 
 def discard(folder: Path, first: Path) -> None:
-    """Removes a folder in which nothing but Hydra's notes lie, and the empty ones around it up to `first`."""
-    if {entry.name for entry in folder.glob("*")} - {".hydra", "multirun.yaml"}:
+    """Removes a folder in which no file lies but Hydra's notes, and the empty ones around it up to `first`."""
+    files = (file.relative_to(folder).parts[0] for file in folder.rglob("*") if file.is_file())
+    if {*files} - {".hydra", "multirun.yaml"}:
         return
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # one that is not empty stays

@@ -20,7 +20,7 @@ def wandb_logger(folder: str, **options: Any) -> Any:
     from lightning.pytorch.loggers import WandbLogger
 
     if "WANDB_MODE" not in os.environ and (reason := _why_offline()):
-        os.environ["WANDB_MODE"] = "offline"
+        options["mode"] = "offline"  # the environment is not read again
         sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
         rank_zero_only(log.warning)(sentence, reason, folder)
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -32,11 +32,14 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
             return _no_option(error)
         case ConfigCompositionException() if found := re.search(r"[Cc]ould not override '([^']+)'", str(error)):
             return no_such_key(found[1], _keys(found[1], conf, config_name, overrides))
+        case ValueError() if str(error).startswith("Config group override must be"):
+            return _no_null(overrides)
         case ConfigCompositionException() if found := re.search(r"Ambiguous value for argument '(.+?)'\n", str(error)):
             return _several(found[1])
-        case InstantiationException() if isinstance(error.__cause__, TypeError):
+        case InstantiationException() if isinstance(error.__cause__, TypeError | ValueError | ImportError):
+            ours = sentence(error.__cause__, conf, config_name, overrides)
             found = re.search(r"full_key: (\S+)", str(error))
-            return f"{found[1] if found else 'A part'} cannot be built like this: {error.__cause__}."
+            return ours or f"{found[1] if found else 'A part'} cannot be built like this: {_line(error.__cause__)}"
         case MissingMandatoryValue():
             key = getattr(error, "full_key", None) or getattr(error, "key", None)
             return f"{key} has no value: give {key}=VALUE."
@@ -55,7 +58,7 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
 
 def no_such_key(key: str, keys: Iterable[str]) -> str:
     """The sentence for a dotted key that is none of the known ones: the nearest names, at its own level first."""
-    keys = sorted({*keys})
+    keys = sorted({*keys} - {key})
     parent, _, last = key.rpartition(".")
     siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == parent}
     close = [siblings[name] for name in difflib.get_close_matches(last, siblings)]
@@ -76,6 +79,14 @@ def _no_option(error: MissingConfigException) -> str:
     close = difflib.get_close_matches(option, error.options)
     hint = f"Did you mean {_either(close)}?" if close else f"Choose one of {', '.join(sorted(error.options))}."
     return f"There is no {group}={option}. {hint}"
+
+
+def _no_null(overrides: Sequence[str]) -> str:
+    """A group cannot be null, though many options can: logger=null."""
+    for key, _, value in (override.partition("=") for override in overrides):
+        if value in ("", "null"):
+            return f"{key}={value} chooses nothing: write ~{key} to do without, or choose one of those that --help lists."
+    return "A group needs the name of one of its options: --help lists them."
 
 
 def _unreadable(override: str) -> str:

@@ -1,7 +1,7 @@
 """Constructors are the schema: each value of a configuration is held against the parameter it will become.
 
-This happens before anything is built, so `trainer.max_steps=abc` is a sentence, and not an exception deep inside a library.
-An annotation that says too much for the few words known here lets every value pass.
+This happens before anything is built, so `trainer.max_steps=abc` is told in a sentence, and not by an exception from
+deep inside a library. An annotation that says too much for the few words that are known here lets every value pass.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ class WrongValue(ValueError):
 
 
 def check_values(cfg: DictConfig, key: str = "") -> None:
-    """Raises WrongValue for the first key below `key` that its `_target_` does not know, or cannot take."""
-    known = parameters(get_object(cfg._target_)) if "_target_" in cfg else None
+    """Raises WrongValue for the first value that its parameter cannot take, and for one that no parameter waits for."""
+    known, more = parameters(get_object(cfg._target_)) if "_target_" in cfg else (None, True)
     for name, value in _values(cfg):
         full = f"{key}.{name}" if key else name
-        if known is not None and name not in known:
+        if known is not None and name not in known and not more:
             raise WrongValue(no_such_key(full, [f"{key}.{each}" for each in known]))
         if isinstance(value, DictConfig) and (known is None or "_target_" in value):
             check_values(value, full)
-        elif known is not None and not takes(known[name], plain := _plain(value)):
-            raise WrongValue(f"{full}={plain!r} is of the wrong kind: give {_wanted(known[name])}.")
+        elif known is not None and not takes(hint := known.get(name, Any), value := _plain(value)):
+            raise WrongValue(f"{full}={value!r} is of the wrong kind: give {_wanted(hint)}.")
 
 
-def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters of a class or function and their annotations; `**options` are those of the class it inherits from."""
+def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """The parameters of a class or function with their annotations, and whether it takes any others too.
+
+    `**options` of a class are the parameters of the class it inherits from.
+    """
     found: dict[str, Any] = {}
     for function in _constructors(target):
         written = inspect.signature(function).parameters.values()
@@ -49,8 +52,8 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
             if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name != "self":
                 found.setdefault(each.name, hints.get(each.name, Any))
         if all(each.kind != each.VAR_KEYWORD for each in written):
-            break
-    return found
+            return found, False
+    return found, True
 
 
 def takes(hint: Any, value: Any) -> bool:
@@ -61,7 +64,8 @@ def takes(hint: Any, value: Any) -> bool:
     if origin is Literal:
         return value in inner
     if hint in WORDS:
-        return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
+        number = (int, float) if hint is float else hint
+        return isinstance(value, number) and (hint is bool or not isinstance(value, bool))
     if not isinstance(origin or hint, type) or hint is object:
         return True
     kind = origin or hint

@@ -12,28 +12,39 @@ if TYPE_CHECKING:
 
 def main(cfg: DictConfig) -> float | None:
     """Trains; returns the last `val/nelbo`, which a sweep may minimise."""
+    import contextlib
     import logging
     import warnings
     from pathlib import Path
 
     from dllm_lightning.assemble import assemble
-    from dllm_lightning.callbacks import Summary
-    from dllm_lightning.checkpoints import to_resume
+    from dllm_lightning.callbacks import Ending
+    from dllm_lightning.checkpoints import check_resumable, to_resume
 
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*`isinstance\\(treespec, LeafSpec\\)`.*")
-    logging.getLogger("lightning").setLevel(logging.WARNING)  # its news of devices and limits is in the summary
+    known = (
+        ".*number of training batches .* is smaller than the logging interval",
+        ".*does not have many workers",
+        ".*`isinstance\\(treespec, LeafSpec\\)`",
+        ".*'pin_memory' argument is set",
+        ".*Checkpoint directory .* exists and is not empty",
+    )
+    warnings.filterwarnings("ignore", message="|".join(known))
+    for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and limits is in the summary
+        logging.getLogger(library).setLevel(logging.WARNING)
     checkpoint = to_resume(cfg.resume, Path(cfg.folder))
     trainer, module, data, callbacks = assemble(cfg)
     if checkpoint is not None:
+        check_resumable(checkpoint, module.state_dict())
         print(f"Going on from {checkpoint}")
-    trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    if trainer.interrupted:
-        return None
-    if module.validated_at != trainer.global_step:
+    ending = next((callback for callback in callbacks if isinstance(callback, Ending)), None)
+    with ending.listening(trainer) if ending is not None else contextlib.nullcontext():
+        trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    if ending is not None and ending.asked:
+        if trainer.is_global_zero:
+            print(f"To go on, give the same command with run={cfg.run}")
+        raise KeyboardInterrupt
+    if "val/nelbo" not in trainer.callback_metrics:  # a run that was done already, or does not validate
         trainer.validate(module, data, verbose=False)
-    for callback in callbacks:
-        if isinstance(callback, Summary):
-            callback.report(trainer)
     nelbo = trainer.callback_metrics.get("val/nelbo")
     return None if nelbo is None else float(nelbo)
 

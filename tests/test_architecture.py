@@ -42,12 +42,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "checkpoints": (set(), {"torch"}),
     "loggers": (set(), {"lightning", "wandb"}),
     "mistakes": (set(), CONFIGURATION),
+    "schema": ({"mistakes"}, CONFIGURATION),
     "launch": ({"mistakes"}, CONFIGURATION),
-    "assemble": ({"compatibility", "checkpoints", "loggers", "mistakes"}, ALL),
+    "prompts": ({"data"}, set()),
+    "speaker": ({"model", "sampler", "data"}, {"torch"}),
+    "terminal": ({"speaker"}, {"torch", "rich"}),
+    "assemble": ({"compatibility", "checkpoints", "loggers", "schema"}, ALL),
     "train": ({"assemble", "launch"}, ALL),
-    "generate": ({"assemble", "launch"}, ALL),
-    "evaluate": ({"assemble", "launch"}, ALL),
-    "export": ({"assemble", "launch"}, ALL),
+    "generate": ({"assemble", "launch", "mistakes", "prompts", "terminal"}, ALL),
 }
 HEAVY = {"transformers", "datasets", "wandb"}  # imported where they are used; see the last law
 DISTRIBUTIONS = {"hydra": "hydra-core"}  # where the name to install is not the name to import

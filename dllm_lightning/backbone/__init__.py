@@ -1,7 +1,8 @@
 """Backbones: the networks, and the one rule they share (logits only where they are asked for)."""
 
 from dllm_lightning.backbone.backbone import Backbone, CannotPack
-from dllm_lightning.backbone.masked_lm import InvalidBackbone, MaskedLM
+from dllm_lightning.backbone.masked_lm import MaskedLM
 from dllm_lightning.backbone.modernbert import ModernBert
+from dllm_lightning.backbone.networks import InvalidBackbone
 
 __all__ = ["Backbone", "CannotPack", "InvalidBackbone", "MaskedLM", "ModernBert"]

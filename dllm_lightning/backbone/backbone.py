@@ -1,8 +1,8 @@
 """What a network has to do: read noised ids, and answer at the slots it is asked about, and nowhere else.
 
-The projection to K = 50,000 tokens is most of the work of a small network and most of the memory of any. So it runs only at the
-slots in `at`, and where a score per slot is all that is wanted (training, validation) in chunks whose logits are gone before
-the next chunk's exist.
+The projection to K = 50,000 tokens is most of the work of a small network and most of the memory of any. So it runs
+only at the slots in `at`, and where a score per slot is all that is wanted (training, validation) in chunks whose
+logits are gone before the next chunk's exist.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def width(self) -> int:
         """K, the number of logits."""
+
+    @property
+    def longest(self) -> int | None:
+        """The longest row that can be read, where there is such a limit."""
+        return None
 
     @property
     @abstractmethod

@@ -1,8 +1,8 @@
 """Projection and score in chunks, so that no more than one chunk of logits exists at a time, backward included.
 
-The gradient of a sum is the sum of the gradients of its parts. So each chunk is projected, scored and differentiated at once, in the
-forward pass, and only the gradients of the states (N D) and of the head's parameters are kept. Nothing is computed
-twice, and the peak does not depend on how many slots a batch asks for.
+The gradient of a sum is the sum of the gradients of its parts. So each chunk is projected, scored and differentiated at
+once, in the forward pass, and only the gradients of the states (N D) and of the head's parameters are kept. Nothing is
+computed twice, and the peak does not depend on how many slots a batch asks for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class _Chunked(torch.autograd.Function):
                 total = (weight[start:stop] * scored[:, 0]).sum()
             grad_chunk, *grad_parameters = torch.autograd.grad(total, (chunk, *parameters), allow_unused=True)
             grad_states[start:stop] = grad_chunk
-            grads = [b if a is None else a if b is None else a.add_(b) for a, b in zip(grads, grad_parameters, strict=True)]
+            grads = [
+                b if a is None else a if b is None else a.add_(b) for a, b in zip(grads, grad_parameters, strict=True)
+            ]
             totals.append(total.detach())
             values.append(scored.detach())
         ctx.save_for_backward(grad_states, *grads)

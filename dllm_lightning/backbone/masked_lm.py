@@ -5,9 +5,7 @@ ModernBERT has a room of its own (`modernbert.py`), because it can also read pac
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dllm_lightning.backbone.backbone import Backbone, CannotPack
+from dllm_lightning.backbone.networks import InvalidBackbone, available_attention, fresh, published
+from dllm_lightning.types import positions
 
-log = logging.getLogger(__name__)
-
-_HEADS = ("lm_head", "cls", "predictions", "generator_lm_head", "vocab_projector")
+_HEADS = ("lm_head", "cls", "predictions")
 """Where Hugging Face's masked language models keep the step from states to logits, if it is one module."""
 
-
-class InvalidBackbone(ValueError):
-    """The network asked for does not exist, cannot be reached, or cannot serve."""
+_OTHERS = "it cannot be asked about chosen slots. Use ModernBERT, BERT or RoBERTa."
 
 
 class MaskedLM(Backbone):
@@ -56,7 +52,8 @@ class MaskedLM(Backbone):
             raise InvalidBackbone(f"backbone.chunk={chunk} slots cannot be projected at a time: choose at least 1.")
         self.chunk = chunk
         self.attention = available_attention(attention)
-        self.network = _published(pretrained, self.attention) if pretrained else _fresh(config or {}, self.attention)
+        self.network = published(pretrained, self.attention) if pretrained else fresh(config or {}, self.attention)
+        self._check()
         if gradient_checkpointing:
             self.network.gradient_checkpointing_enable({"use_reentrant": False})
         if compile:
@@ -80,13 +77,41 @@ class MaskedLM(Backbone):
     def encode(
         self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L D"]:
-        """The states of unpacked rows. Time is not read: a masked network sees it in the number of masks."""
+        """The states of unpacked rows. Time is not read: a masked network sees it in the number of masks.
+
+        Raises CannotPack for several documents in a row, and InvalidBackbone for rows longer than the network reads.
+        """
         if bool((segment > 1).any()):
             raise CannotPack(
                 f"{type(self.network).__name__} cannot keep packed documents apart. "
                 f"Use data.packing=false, or a ModernBERT backbone."
             )
-        return self.network.base_model(input_ids=inputs, attention_mask=(segment > 0).long()).last_hidden_state
+        places = {}
+        if self.longest is not None:
+            if inputs.shape[1] > self.longest:
+                raise InvalidBackbone(
+                    f"{type(self.network).__name__} reads {self.longest} slots at most, and a row has "
+                    f"{inputs.shape[1]}. Choose a smaller data.max_length, or a ModernBERT backbone."
+                )
+            places = {"position_ids": positions(segment) + self._first}
+        visible = (segment > 0).long()
+        return self.network.base_model(input_ids=inputs, attention_mask=visible, **places).last_hidden_state
+
+    @property
+    def longest(self) -> int | None:
+        """The size of the table of absolute positions: a row that is padded on the left counts from its text."""
+        return None if self._places is None else self._places.num_embeddings - self._first
+
+    @property
+    def _first(self) -> int:
+        """The place of the first position in the table; RoBERTa's counts on from its padding id."""
+        table = self._places
+        return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+    @property
+    def _places(self) -> nn.Embedding | None:
+        table = getattr(getattr(self.network.base_model, "embeddings", None), "position_embeddings", None)
+        return table if isinstance(table, nn.Embedding) else None
 
     @property
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
@@ -94,8 +119,8 @@ class MaskedLM(Backbone):
             if isinstance(module := getattr(self.network, name, None), nn.Module):
                 return module
         raise InvalidBackbone(
-            f"{type(self.network).__name__} keeps its vocabulary head in none of {', '.join(_HEADS)}, so logits at chosen "
-            f"slots cannot be had from it. Use ModernBERT, BERT or RoBERTa."
+            f"{type(self.network).__name__} has no one module that makes logits of states ({', '.join(_HEADS)}): "
+            f"{_OTHERS}"
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -103,54 +128,13 @@ class MaskedLM(Backbone):
         assert isinstance(head, nn.Module)
         return [p for p in head.parameters() if p.requires_grad]
 
-
-def available_attention(name: str) -> str:
-    """The kernel that will run: `name`, or sdpa (logged once) where its package or its GPU is missing."""
-    from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
-
-    present = {
-        "sdpa": True,
-        "eager": True,
-        "flex_attention": is_torch_flex_attn_available() and torch.cuda.is_available(),
-        "flash_attention_2": is_flash_attn_2_available(),
-    }
-    if name not in present:
-        raise InvalidBackbone(f"backbone.attention={name!r} is no attention kernel: choose one of {', '.join(present)}.")
-    if present[name]:
-        return name
-    if name not in _missed:
-        _missed.add(name)
-        log.warning("backbone.attention=%s is not available here, so sdpa takes its place.", name)
-    return "sdpa"
-
-
-_missed: set[str] = set()
-
-
-def _fresh(config: Mapping[str, Any], attention: str) -> Any:
-    from transformers import AutoConfig, AutoModelForMaskedLM
-
-    return AutoModelForMaskedLM.from_config(AutoConfig.for_model(**config), attn_implementation=attention, dtype=torch.float32)
-
-
-def _published(pretrained: str, attention: str) -> Any:
-    from transformers import AutoModelForMaskedLM
-
-    if looks_like_a_path(pretrained) and not Path(pretrained).is_dir():
-        raise InvalidBackbone(f"There is no folder {pretrained!r} to load a network from (backbone.pretrained).")
-    try:
-        return AutoModelForMaskedLM.from_pretrained(pretrained, attn_implementation=attention, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        where = "folder" if Path(pretrained).is_dir() else "hub id"
-        hint = (
-            "It needs a config.json and weights of a masked language model."
-            if where == "folder"
-            else "Without network, give a local folder: backbone.pretrained=FOLDER; or start from random weights: backbone=modernbert_small."
-        )
-        first = str(error).strip().splitlines()[0]
-        raise InvalidBackbone(f"The {where} {pretrained!r} gave no masked language model. {hint} ({first})") from error
-
-
-def looks_like_a_path(name: str) -> bool:
-    """Whether a user who types this means a place on disk: hub ids have one slash at most and start with a letter."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    @torch.no_grad()
+    def _check(self) -> None:
+        """A head that is only the last part of the way to the logits would train another network in silence."""
+        ids = torch.arange(min(3, self.width))[None]
+        training = self.network.training
+        self.network.eval()
+        whole, ours = self.network(input_ids=ids).logits, self.head(self.network.base_model(ids).last_hidden_state)
+        self.network.train(training)
+        if whole.shape != ours.shape or not torch.allclose(whole, ours, rtol=1e-3, atol=1e-3):
+            raise InvalidBackbone(f"{type(self.network).__name__} does more than its head shows: {_OTHERS}")

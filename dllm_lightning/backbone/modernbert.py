@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dllm_lightning.backbone.masked_lm import InvalidBackbone, MaskedLM
+from dllm_lightning.backbone.masked_lm import MaskedLM
+from dllm_lightning.backbone.networks import InvalidBackbone
 from dllm_lightning.types import positions
 
 
@@ -22,12 +23,11 @@ class ModernBert(MaskedLM):
 
     packs = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _check(self) -> None:
         if self.network.config.model_type != "modernbert":
             raise InvalidBackbone(
-                f"backbone.pretrained={self.network.config.name_or_path!r} is a {self.network.config.model_type}, not a ModernBERT. "
-                f"Use backbone=masked_lm for it."
+                f"backbone.pretrained={self.network.config.name_or_path!r} is a {self.network.config.model_type}, "
+                f"not a ModernBERT. Use backbone=masked_lm for it."
             )
 
     def encode(
@@ -36,6 +36,8 @@ class ModernBert(MaskedLM):
         if self.attention == "flash_attention_2":
             return self._encode_unpadded(inputs, segment)
         masks = self._block_masks(segment) if self.attention == "flex_attention" else self._dense_masks(segment)
+        if self.attention == "eager":  # it adds the mask to its scores, where sdpa takes a truth value
+            masks = {name: torch.where(mask, 0.0, torch.finfo(torch.float32).min) for name, mask in masks.items()}
         return self.network.model(
             input_ids=inputs, attention_mask=masks, position_ids=positions(segment)
         ).last_hidden_state

@@ -1,8 +1,9 @@
 """Callbacks: they watch a run, and turn the knobs that a module offers."""
 
+from dllm_lightning.callbacks.ending import Ending
 from dllm_lightning.callbacks.progress import Progress
 from dllm_lightning.callbacks.samples import SampleLogging
 from dllm_lightning.callbacks.speed import TokensPerSecond
 from dllm_lightning.callbacks.summary import Summary
 
-__all__ = ["Progress", "SampleLogging", "Summary", "TokensPerSecond"]
+__all__ = ["Ending", "Progress", "SampleLogging", "Summary", "TokensPerSecond"]

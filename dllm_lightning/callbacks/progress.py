@@ -30,7 +30,7 @@ class _Lines(TQDMProgressBar):
 
 
 def Progress(refresh_rate: int = 10) -> ProgressBar:
-    """Lightning's bar with loss, NELBO and tokens/s. Where nobody watches (no terminal) it moves 20 times less often."""
+    """Lightning's bar with loss, NELBO and tokens/s. Without a terminal it moves 20 times less often."""
     if sys.stdout.isatty():
         return _InPlace(refresh_rate=refresh_rate, leave=True)
     return _Lines(refresh_rate=20 * refresh_rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dllm_lightning.types import Canvas, Step
 
 
 class SampleLogging(L.Callback):
-    """After every `every`-th validation: a grid of prompts × answer lengths, and the trajectories behind its last column.
+    """After every `every`-th validation: a grid of prompts × answer lengths, and the trajectories of its last column.
 
     The tables go to every logger in its own way, to `samples.csv` in the run's folder, and to the terminal. Where the
     data can judge answers (toy), `score` unseen questions are answered too and `val/exact_match` is logged.
@@ -52,11 +53,12 @@ class SampleLogging(L.Callback):
         self.validations += 1
         training = pl_module.backbone.training
         denoiser = NetworkDenoiser(pl_module.backbone, pl_module.process)
-        if self.score and (questions := self.data.questions(self.score)):
-            right = self.right(denoiser, questions, pl_module.device)
-            pl_module.log("val/exact_match", torch.tensor(sum(right) / len(right)), prog_bar=True)
-        if self.prompts and self.lengths and self.validations % self.every == 0:
-            self.log_samples(trainer, denoiser, pl_module.device)
+        with trainer.precision_plugin.val_step_context():
+            if self.score and (questions := self.data.questions(self.score)):
+                right = self.right(denoiser, questions, pl_module.device)
+                pl_module.log("val/exact_match", torch.tensor(sum(right) / len(right)), prog_bar=True)
+            if self.prompts and self.lengths and self.validations % self.every == 0:
+                self.log_samples(trainer, denoiser, pl_module.device)
         pl_module.backbone.train(training)
 
     def right(self, denoiser: NetworkDenoiser, questions: Sequence[Any], device: torch.device) -> list[bool]:
@@ -68,7 +70,9 @@ class SampleLogging(L.Callback):
         return [judge(answer) for answer, (_, judge) in zip(answers, questions, strict=True)]
 
     def log_samples(self, trainer: L.Trainer, denoiser: NetworkDenoiser, device: torch.device) -> None:
-        prompts = self.data.prompts(self.prompts)
+        prompts = self._prompts(trainer.lightning_module.backbone.longest)
+        if not prompts:
+            return
         columns = ["step", "prompt", "reference", *(f"length {n}" for n in self.lengths)]
         rows: list[list[Any]] = [[trainer.global_step, m[-1]["content"], reference] for m, reference in prompts]
         steps: list[Step] = []
@@ -85,21 +89,34 @@ class SampleLogging(L.Callback):
         self._append(Path(trainer.default_root_dir) / "samples.csv", tables[0])
         show(tables[0])
 
+    def _prompts(self, longest: int | None) -> list[Any]:
+        """Questions of the validation set, as long as the network can read them with the longest answer."""
+        asked = self.data.prompts(self.prompts)
+        sizes = [len(self.data.template.prompt(messages, max(self.lengths)).ids) for messages, _ in asked]
+        return [prompt for prompt, size in zip(asked, sizes, strict=True) if longest is None or size <= longest]
+
     def _trajectories(self, step: int, prompts: Sequence[Any], canvas: Canvas, steps: Sequence[Step]) -> Table:
         """`frames` states of each answer, evenly spaced and the last one always, masks shown as a low line."""
         stride = -(-len(steps) // self.frames)
         kept = [s for s in steps if s.index % stride == 0 or s is steps[-1]]
         rows = [
-            [step, messages[-1]["content"], state.index + 1, round(state.s, 4), self._raw(state.x[i][canvas.editable[i]])]
+            [
+                step,
+                messages[-1]["content"],
+                state.index + 1,
+                round(state.s, 4),
+                self._raw(state.x[i][canvas.editable[i]]),
+            ]
             for i, (messages, _) in enumerate(prompts)
             for state in kept
         ]
         return Table("trajectories", ["step", "prompt", "move", "t", "text"], rows)
 
     def _raw(self, ids: torch.Tensor) -> str:
-        tokenizer = self.data.tokenizer
-        pieces = ("_" if i == tokenizer.mask_token_id else tokenizer.decode([i]) for i in ids.tolist())
-        return "".join(pieces) if tokenizer.decode([5]).startswith(" ") else " ".join(pieces)
+        """The text in the slots, each run of masks as so many low lines; ids that are no text are left out."""
+        runs = [(hidden, [*run]) for hidden, run in groupby(ids.tolist(), self.data.tokenizer.mask_token_id.__eq__)]
+        parts = ("_" * len(run) if hidden else self.data.template.plain.decode(run).strip() for hidden, run in runs)
+        return " ".join(filter(None, parts))
 
     def _canvas(self, documents: Sequence[Any], device: torch.device) -> Canvas:
         return Canvas.left_padded(documents, self.data.tokenizer.pad_token_id).to(device)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from dllm_lightning.callbacks.ending import Ending
 
 
 class Summary(L.Callback):
-    """Counts the time of training; `report` prints the summary once everything is written."""
+    """Counts the time of training, and prints the summary when a fit, or a validation for its own sake, is over."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -23,6 +26,14 @@ class Summary(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = time.perf_counter() - self.began
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.trained:
+            self.report(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.report(trainer)
+
     def report(self, trainer: L.Trainer) -> None:
         """Rank zero prints the table; the metrics are those of the last validation."""
         if not trainer.is_global_zero:
@@ -32,7 +43,8 @@ class Summary(L.Callback):
         from rich.table import Table
 
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rows = [("trained", f"{trainer.global_step} steps in {self.trained:.0f} s")]
+        took = f" in {self.trained:.0f} s" if self.trained else ""
+        rows = [("trained", f"{trainer.global_step} steps{took}")]
         if "val/nelbo" in metrics:
             error, unigram = metrics.get("val/nelbo_error", 0.0), metrics.get("val/unigram_entropy", float("nan"))
             rows.append(("val/nelbo", f"{metrics['val/nelbo']:.3f} ± {error:.3f} nats per answer token"))
@@ -46,7 +58,8 @@ class Summary(L.Callback):
         grid = Table.grid(padding=(0, 2))
         for name, value in rows:
             grid.add_row(f"[dim]{name}[/]", value)
-        Console().print(Panel(grid, title="done", title_align="left", expand=False))
+        stopped = any(isinstance(callback, Ending) and callback.stopped for callback in trainer.checkpoint_callbacks)
+        Console().print(Panel(grid, title="stopped" if stopped else "done", title_align="left", expand=False))
 
 
 def _checkpoints(trainer: L.Trainer) -> list[str]:

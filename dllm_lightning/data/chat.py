@@ -106,6 +106,10 @@ class ChatDataModule(LightningDataModule, ABC):
             self._documents[split] = Documents(parts)
         return self._documents[split]
 
+    def check(self) -> None:
+        """A first look, before a network is built: raises for options or a tokenizer that cannot serve."""
+        assert self.encoder.max_length == self.max_length
+
     def setup(self, stage: str) -> None:
         needed: dict[str, tuple[Split, ...]] = {"fit": self.kept, "validate": ("validation",), "test": ("test",)}
         for split in needed.get(stage, ()):

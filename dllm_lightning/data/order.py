@@ -148,6 +148,7 @@ class Loader:
     ) -> None:
         self.documents, self.order, self.layout = documents, order, layout
         self.rank, self.world, self.options = rank, world, options
+        self._iterator: Iterator[Canvas] | None = None  # Lightning looks for this name to stop the workers
 
     def __len__(self) -> int:
         return len(self.order)
@@ -158,13 +159,15 @@ class Loader:
     def walk(self, epoch: int, start: int) -> Iterator[Canvas]:
         """The batches of an epoch from number `start` on."""
         shares = [self.share(batch) for batch in self.order.batches(epoch)[start:]]
-        yield from DataLoader(
+        loader = DataLoader(
             self.documents,
             batch_sampler=shares,
             collate_fn=self.layout,
             generator=torch.Generator(),  # the loader's own: it must not advance anyone's random state
             **self.options,
         )
+        self._iterator = iter(loader)
+        yield from self._iterator
 
     def share(self, batch: list[Row]) -> list[Row]:
         """The rows of a global batch that belong to this rank."""

@@ -66,7 +66,8 @@ def entries(path: Any) -> list[Entry]:
     """The entries of a configuration in any of its forms."""
     if isinstance(path, Mapping) and "path" not in path:
         return [replace(_entry(value), name=str(name)) for name, value in path.items()]
-    return [_entry(path)] if isinstance(path, str | Path | Mapping) else [_entry(value) for value in path or ()]
+    values = [path] if isinstance(path, str | Path | Mapping) else path or []
+    return [_entry(value) for value in values if value]
 
 
 def locate(entry: Entry) -> Path | None:

@@ -119,13 +119,15 @@ class StreamLoader:
         )
         self.done = 0
         self._batches: Iterator[Canvas] | None = None
+        self._iterator: Iterator[Canvas] | None = None  # Lightning looks for this name to stop the worker
 
     def __iter__(self) -> Iterator[Canvas]:
         self._batches = self._batches or self._walk()
         return self._batches
 
     def _walk(self) -> Iterator[Canvas]:
-        for batch in islice(self.loader, self.done, None):
+        self._iterator = iter(self.loader)
+        for batch in islice(self._iterator, self.done, None):
             yield batch
             self.done += 1
 

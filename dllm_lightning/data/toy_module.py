@@ -38,6 +38,11 @@ class ToyDataModule(ChatDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if min(train_size, validation_size, test_size, turns) < 1:
+            raise ValueError(
+                f"data.train_size={train_size}, validation_size={validation_size}, test_size={test_size} and "
+                f"turns={turns} must be at least 1."
+            )
         self.sizes: dict[Split, int] = {"train": train_size, "validation": validation_size, "test": test_size}
         self.tasks, self.level, self.turns, self.toy_seed = tasks, level, turns, toy_seed
         self._rows: dict[Split, list[Row]] = {}
@@ -51,6 +56,11 @@ class ToyDataModule(ChatDataModule):
         if split not in self._rows:
             self._rows[split] = generate(split, self.sizes[split], self.toy_seed, self.tasks, self.level, self.turns)
         return self._rows[split]
+
+    def check(self) -> None:
+        """Also makes the validation questions, and raises ValueError for tasks or sizes that cannot be had."""
+        super().check()
+        self.rows("validation")
 
     def parts(self, split: Split) -> list[Part]:
         store = Store.of(tokenise(self.rows(split), self.encoder))

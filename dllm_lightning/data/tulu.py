@@ -57,6 +57,7 @@ class TuluDataModule(ChatDataModule):
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
         self.cache_dir = Path(cache_dir or home / "dllm_lightning").expanduser()
         self._tokenizer = tokenizer
+        self._stores: dict[Rows, Store] = {}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -76,6 +77,13 @@ class TuluDataModule(ChatDataModule):
     def kept(self) -> tuple[Split, ...]:
         return ("validation",) if self.streaming else ("train", "validation")
 
+    def check(self) -> None:
+        """Also raises BadData for sources that are not there, or whose first row has no messages."""
+        super().check()
+        for source in self.sources:
+            for rows in source.splits.values():
+                next(iter(rows), None)
+
     def prepare_data(self) -> None:
         """Tokenises what is not in the cache; Lightning calls it in one process per machine."""
         for split in self.kept:
@@ -90,20 +98,24 @@ class TuluDataModule(ChatDataModule):
 
     def conversations(self, split: Split) -> Iterator[Sequence[Message]]:
         """From each source in turn."""
-        turns = deque(
-            (row["messages"] for number, row in enumerate(rows) if number in chosen)
-            for part, (_, rows) in zip(self.documents(split).parts, self._rows(split), strict=True)
-            for chosen in [frozenset(part.store.rows[part.documents].tolist())]
-        )
+        parts = zip(self.documents(split).parts, self._rows(split), strict=True)
+        turns = deque(_messages(part, rows) for part, (_, rows) in parts)
         while turns:
-            yield from islice(turns[0], 1)
-            turns.rotate(-1)
+            rows = turns.popleft()
+            for messages in islice(rows, 1):
+                yield messages
+                turns.append(rows)  # a source that has run dry does not come back
 
     def store(self, rows: Rows) -> Store:
         """The documents of some rows, from the cache if they are there."""
-        if rows.fingerprint is None:
+        if rows not in self._stores:
+            self._stores[rows] = self._store(rows)
+        return self._stores[rows]
+
+    def _store(self, rows: Rows) -> Store:
+        if (fingerprint := rows.fingerprint) is None:
             return Store.of(tokenise(rows, self.encoder, self.num_proc))
-        key = f"{self.encoder.fingerprint} {rows.fingerprint}"
+        key = f"{self.encoder.fingerprint} {fingerprint}"
         folder = self.cache_dir / "documents" / hashlib.sha256(key.encode()).hexdigest()[:24]
         if folder.exists():
             return Store.open(folder)
@@ -143,3 +155,9 @@ class TuluDataModule(ChatDataModule):
             raise BadData(f"{source.name} has {count} usable rows, of which {size} leaves none to train on.")
         drawn = shuffled(count, self.split_seed)
         return np.sort(drawn[:held_out] if split == "validation" else drawn[held_out:])
+
+
+def _messages(part: Part, rows: Rows) -> Iterator[Sequence[Message]]:
+    """The conversations, among these rows, that are documents of a part."""
+    chosen = frozenset(part.store.rows[part.documents].tolist())
+    return (row["messages"] for number, row in enumerate(rows) if number in chosen)

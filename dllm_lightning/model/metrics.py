@@ -78,9 +78,7 @@ class PerBand(Metric):
         for name in ("surprise", "correct", "count"):
             self.add_state(name, torch.zeros(len(BANDS), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(
-        self, ratio: Float[Tensor, " N"], surprise: Float[Tensor, " N"], correct: Float[Tensor, " N"]
-    ) -> None:
+    def update(self, ratio: Float[Tensor, " N"], surprise: Float[Tensor, " N"], correct: Float[Tensor, " N"]) -> None:
         band = (ratio * len(BANDS)).long().clamp(0, len(BANDS) - 1)
         self.surprise.scatter_add_(0, band, surprise.double())
         self.correct.scatter_add_(0, band, correct.double())
@@ -95,7 +93,7 @@ class PerBand(Metric):
 
 
 class UnigramEntropy(Metric):
-    """Nats per token of the answers' own token frequencies: what a model scores that has learnt the counts and no more."""
+    """Nats per token of the answers' own token frequencies: the score of a model that has learnt these and no more."""
 
     full_state_update = False
     counts: Tensor
@@ -116,5 +114,7 @@ def mask_ratio(slots: Slots, canvas: Canvas) -> Float[Tensor, " N"]:
     """The share of its document's editable slots that was hidden along with each slot."""
     hidden = torch.zeros_like(canvas.editable).flatten()
     hidden[slots.at] = True
-    share = canvas.per_document(hidden.reshape(canvas.editable.shape)) / canvas.per_document(canvas.editable).clamp(min=1)
+    share = canvas.per_document(hidden.reshape(canvas.editable.shape)) / canvas.per_document(canvas.editable).clamp(
+        min=1
+    )
     return share.flatten()[slots.at]

@@ -48,7 +48,9 @@ class DiffusionModule(L.LightningModule, ABC):
     ) -> None:
         super().__init__()
         if validation_draws < 1:
-            raise ValueError(f"model.validation_draws={validation_draws}: each validation document needs at least 1 draw.")
+            raise ValueError(
+                f"model.validation_draws={validation_draws}: each validation document needs at least 1 draw."
+            )
         self.process, self.backbone, self.loss = process, backbone, loss
         self.optimizer = optimizer
         self.seed, self.validation_draws, self.recipe = seed, validation_draws, recipe or {}
@@ -88,8 +90,8 @@ class DiffusionModule(L.LightningModule, ABC):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divides the gradient of the summed nats by the global divisor: the one mean.
 
-        Backward saw sums, which Lightning divided by the number of micro-batches and DDP or FSDP by the number of ranks;
-        both are undone here. So ranks and micro-batches with long answers weigh as much as their tokens do, and
+        Backward saw sums, which Lightning divided by the number of micro-batches and DDP or FSDP by the number of
+        ranks; both are undone here. So ranks and micro-batches with long answers weigh as much as their tokens do, and
         no more, and N accumulated batches have the gradient of one that is N times larger.
         """
         nats, divisor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
@@ -104,6 +106,7 @@ class DiffusionModule(L.LightningModule, ABC):
     def validation_step(self, canvas: Canvas, batch_idx: int) -> None:
         """The bound of the plain process, on noise that belongs to the documents."""
         process = self.process.plain
+        bounds, places = [], []
         for draw in range(self.validation_draws):
             draws = PerDocument(self.seed, draw, self.validation_draws)
             batch = process.corrupt(canvas, draws.times(canvas), draws)
@@ -117,8 +120,10 @@ class DiffusionModule(L.LightningModule, ABC):
 
             _, values = self(batch, score=score)
             nelbo, nats, correct = values.unbind(1)
-            self.bound.update(nelbo / self.validation_draws, slots.at, canvas)
+            bounds.append(nelbo / self.validation_draws)
+            places.append(slots.at)
             self.bands.update(mask_ratio(slots, canvas), nats, correct)
+        self.bound.update(torch.cat(bounds), torch.cat(places), canvas)
         self.unigram.update(canvas)
 
     def on_validation_epoch_end(self) -> None:

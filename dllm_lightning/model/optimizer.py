@@ -27,9 +27,23 @@ class AdamW:
 
     def __post_init__(self) -> None:
         if self.decay not in _DECAYS:
-            raise ValueError(f"optimizer.decay={self.decay!r} is no shape of a learning rate: choose {', '.join(_DECAYS)}.")
+            raise ValueError(
+                f"optimizer.decay={self.decay!r} is no shape of a learning rate: choose {', '.join(_DECAYS)}."
+            )
         if self.lr <= 0 or self.warmup < 0:
-            raise ValueError(f"optimizer.lr={self.lr} and optimizer.warmup={self.warmup} must be positive (warmup may be 0).")
+            raise ValueError(
+                f"optimizer.lr={self.lr} and optimizer.warmup={self.warmup} must be positive (warmup may be 0)."
+            )
+        if (
+            len(self.betas) != 2
+            or not all(0 <= beta < 1 for beta in self.betas)
+            or self.eps < 0
+            or self.weight_decay < 0
+        ):
+            raise ValueError(
+                f"optimizer.betas={list(self.betas)} must be two numbers from 0 to below 1, and "
+                f"optimizer.eps={self.eps} and optimizer.weight_decay={self.weight_decay} must not be negative."
+            )
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """Fused where torch has a kernel for the parameters' device."""

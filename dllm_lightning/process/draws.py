@@ -63,14 +63,14 @@ class PerDocument:
 
     def times(self, canvas: Canvas) -> Float[Tensor, "B L"]:
         """One time in (0, 1] per document, spread over its slots; over the draws each stratum is visited once."""
-        jitter = _fraction(_mix(self._documents(canvas, draw=False)))
+        jitter = _fraction(_mix(self._documents(canvas)))
         return (self.draw + 1.0 - jitter) / self.draws
 
-    def _documents(self, canvas: Canvas, draw: bool = True) -> Int[Tensor, "B L"]:
-        """A 64-bit number per document, spread over its slots: the seed and every (place, id) pair went into it."""
+    def _documents(self, canvas: Canvas) -> Int[Tensor, "B L"]:
+        """A 64-bit number per document, spread over its slots: seed, draw and every (place, id) pair went into it."""
         words = _mix(_mix(canvas.ids) ^ (canvas.position() + 1))
         sums = words.new_zeros(words.shape[0], words.shape[1] + 1).scatter_add(1, canvas.segment.long(), words)
-        salt = self.seed * 1_000_003 + (self.draw + 1 if draw else 0)
+        salt = self.seed * 1_000_003 + self.draw
         return _mix(sums.gather(1, canvas.segment.long()) ^ _mix(torch.tensor(salt, device=words.device)))
 
 

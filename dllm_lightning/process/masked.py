@@ -45,11 +45,10 @@ class MaskedDiffusion(Process):
         This is one half of SUBS (MDLM, section 3.2.3). The other puts all mass of a revealed slot on what it shows:
         nobody is asked about those here, and under a `replace` mixture the network must not believe what it sees.
         """
-        precise = logits.dtype in (torch.float32, torch.float64)
-        logits = logits.clone() if precise else logits.float()  # either way a copy of our own to write into
-        logits[:, self.vocab.mask_id] = -torch.inf
-        logits[:, self.vocab.length :] = -torch.inf
-        return logits.log_softmax(-1)
+        never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
+        never[self.vocab.mask_id] = -torch.inf
+        never[self.vocab.length :] = -torch.inf
+        return (logits + never).log_softmax(-1)
 
     def posterior(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 
 from rich.console import Console
@@ -23,10 +24,12 @@ class Chat:
 
     def run(self) -> None:
         """Until the user leaves. Ctrl-C while an answer is being written stops that answer only."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401, from here on input() edits lines and recalls earlier ones
         self._say("Ask something. /help lists the commands.")
         while True:
             try:
-                line = self.console.input(Text("❯ ", style="bold green")).strip()
+                line = input("❯ ").strip()
             except (EOFError, KeyboardInterrupt):
                 self.console.print()
                 break

@@ -46,8 +46,8 @@ class LiveOutput:
             self.console.print(Text(f"❯ {one_line(question)}", style="bold"), soft_wrap=True)
         empty = Text("(an empty answer)", style="bright_black")
         self.console.print(Text(harmless(answer.text)) if answer.text.strip() else empty, soft_wrap=True)
-        pace = f", {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds > 0 else ""
-        cost = f"{answer.tokens} tokens in {answer.steps} steps, {answer.seconds:.2f} s{pace}"
+        pace = f", {answer.tokens / answer.seconds:.0f} tokens/s" if answer.tokens and answer.seconds > 0 else ""
+        cost = f"{_count(answer.tokens, 'token')} in {_count(answer.steps, 'step')}, {answer.seconds:.2f} s{pace}"
         self.console.print(Text(cost, style="bright_black"), Text(), sep="\n")
 
 
@@ -81,7 +81,8 @@ class JsonOutput:
             told: dict[str, Any] = {"prompt": conversation[-1]["content"]}
             if len(conversation) > 1:
                 told["messages"] = [dict(message) for message in conversation]
-            told |= {"answer": answer.text} | {k: v for k, v in answer._asdict().items() if k != "text"}
+            told |= {"answer": answer.text, **answer._asdict(), "seconds": round(answer.seconds, 4)}
+            del told["text"]
             told |= {"batch": len(answers), "seed": self.seed}
             told["sampler"] = {"name": type(speaker.sampler).__name__, **asdict(speaker.sampler)}
             print(json.dumps(told, ensure_ascii=False), file=self.out, flush=True)
@@ -97,3 +98,7 @@ def caption(sampler: Sampler) -> str:
 def harmless(text: str) -> str:
     """Free of control characters but line breaks and tabs: a model's text must not steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

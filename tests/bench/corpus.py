@@ -19,11 +19,13 @@ CHATS = ("gsm8k", "oasst", "tulu3_sample", "flan_cot")
 TOKENIZER = "modernbert-base"
 WIDTH = 50_368
 
-QUANTILES = (  # fmt: skip
+# fmt: off
+QUANTILES = (
     (47, 23), (54, 23), (57, 24), (59, 25), (62, 26), (64, 27), (66, 27), (68, 27), (70, 27), (71, 27), (72, 27),
     (74, 27), (75, 28), (77, 29), (78, 30), (80, 30), (82, 31), (84, 33), (86, 34), (89, 38), (92, 40), (97, 43),
     (102, 46), (108, 49), (115, 51), (121, 56), (129, 61), (140, 70), (153, 80), (172, 94), (204, 118), (356, 273),
-)  # fmt: skip
+)
+# fmt: on
 """(ids, ids of answers) of the documents of those chats, at evenly spaced places of the order by length."""
 
 

@@ -65,7 +65,7 @@ def test_higher_levels_ask_longer_questions_or_larger_numbers(name: str) -> None
     [
         ("What is 3+4?", ["7", "7."], ["8", "3 4", "seven", "07 1"]),
         ("What is 13 minus 5?", ["8"], ["18", "-8"]),
-        ("Take 5 from 3.", [], ["2", "-2", "0"]),
+        ("Please take 5 from 3.", [], ["2", "-2", "0"]),
         ("Which is larger, 9 or 13?", ["13"], ["9", "9 13"]),
         ("Sort 7, 2, 5.", ["2, 5, 7", "2 5 7"], ["2, 5", "7, 5, 2", "257"]),
         ("Repeat a, dog, 7.", ["a, dog, 7"], ["a, 7, dog", "a, dog"]),
@@ -78,9 +78,9 @@ def test_higher_levels_ask_longer_questions_or_larger_numbers(name: str) -> None
         ("What comes two places before February?", ["december"], ["january"]),
         ("Find the odd one: apple, dog, plum.", ["dog"], ["apple", "pear"]),
         ("Shuffle a, b, c.", ["b, a, c", "c, b, a"], ["a, b, c", "a, a, c", "b, a", "b, a, c, d"]),
-        ("Name three different fruits.", ["apple, pear and plum", "fig, kiwi, plum"], ["apple, apple, pear", "apple, pear", "apple, dog, pear"]),
+        ("Name three different fruits.", ["apple, pear and plum", "fig plum pear"], ["fig, fig, pear", "fig", "fig dog pear"]),
         ("Name two tools, but not saw.", ["axe and pen"], ["axe and saw", "axe"]),
-        ("Name two fruits and two tools.", ["fig, plum, axe and pen", "axe, pen, fig, plum"], ["fig, plum, kiwi and pen"]),
+        ("Name two fruits and two tools.", ["fig, plum, axe and pen", "axe pen fig plum"], ["fig plum pear and pen"]),
         ("Which two numbers sum to 13?", ["4 and 9", "13 and 0"], ["4 and 8", "13", "4, 4 and 5", "4 and nine"]),
         ("Which two numbers are between 3 and 7?", ["4 and 6", "5 4"], ["3 and 5", "4 and 4", "5"]),
     ],
@@ -118,15 +118,16 @@ def test_no_question_is_in_two_splits_whatever_the_seed_size_and_level() -> None
     assert asked["validation"].isdisjoint(asked["test"])
 
 
-def test_a_problem_stays_in_its_split_in_whatever_words_it_is_asked() -> None:
-    splits: dict[str, set[str]] = {}
-    for question in questions("add", size=2000):
-        splits.setdefault(question.problem, set()).add(split_of(question))
-        a, b = sorted(int(word) for word in words(question.text) if word.isdecimal())
-        assert check(question.text, str(a + b))
-    assert all(len(found) == 1 for found in splits.values())
-    shares = Counter(next(iter(found)) for found in splits.values())
-    assert shares["train"] > 4 * shares["validation"]
+def test_case_spacing_and_the_closing_sign_do_not_move_a_question_to_another_split() -> None:
+    for question in questions("add"):
+        assert split_of(question.text) == split_of(f"  {question.text.upper().rstrip('?.')} ?")
+
+
+def test_eight_tenths_of_the_questions_are_for_training() -> None:
+    counts = Counter(split_of(question.text) for question in questions("copy", level=3, size=3000))
+    assert 2250 < counts["train"] < 2550
+    assert 240 < counts["validation"] < 360
+    assert 240 < counts["test"] < 360
 
 
 @every_task
@@ -134,7 +135,7 @@ def test_a_problem_stays_in_its_split_in_whatever_words_it_is_asked() -> None:
 def test_every_task_has_several_questions_in_every_split(name: str, split: str) -> None:
     rows = generate(split, 60, tasks=[name])
     assert {row["task"] for row in rows} == {name}
-    assert len({row["messages"][0]["content"] for row in rows}) >= 10
+    assert len({row["messages"][0]["content"] for row in rows}) >= 8
 
 
 def test_a_small_chat_is_the_beginning_of_a_large_one_and_a_seed_changes_it() -> None:
@@ -155,7 +156,9 @@ def test_turns_and_a_system_message_make_conversations() -> None:
         system, *turns = row["messages"]
         assert system == {"role": "system", "content": "Answer in a few words."}
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-        assert all(check(ask["content"], answer["content"]) for ask, answer in zip(turns[::2], turns[1::2], strict=True))
+        assert all(
+            check(ask["content"], answer["content"]) for ask, answer in zip(turns[::2], turns[1::2], strict=True)
+        )
         assert row["task"] == task_of(turns[-2]["content"]).name
     assert len({row["id"] for row in rows}) == len(rows)
 

@@ -1,4 +1,4 @@
-"""The laws of the built-in tokenizer: nice text survives it, nothing typed is unknown, nothing typed is a control id."""
+"""The laws of the built-in tokenizer: text survives it, nothing typed is unknown, nothing typed is a control id."""
 
 from __future__ import annotations
 

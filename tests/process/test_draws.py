@@ -76,18 +76,20 @@ def test_noise_does_not_touch_the_generators_of_others() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def documents(count: int, length: int, alike: bool) -> Canvas:
-    """One document a row: random ones, or ones that differ in their first id alone."""
+def documents(kind: str, count: int, length: int = 12) -> Canvas:
+    """One document a row: random ones, ones that differ in their first id alone, or one in many orders."""
     ids = torch.randint(0, 9, (count, length), generator=seeded(5))
-    if alike:
-        ids[:] = ids[0].clone()
+    if kind == "alike":
+        ids = ids[:1].repeat(count, 1)
         ids[:, 0] = torch.arange(count)
+    if kind == "reordered":
+        ids = torch.rand(count, length, generator=seeded(5)).argsort(dim=1)
     return Canvas(ids, torch.ones_like(ids, dtype=torch.bool), torch.ones_like(ids))
 
 
-@pytest.mark.parametrize("alike", [False, True])
-def test_noise_is_uniform_in_every_place(alike: bool) -> None:
-    canvas = documents(3000, 12, alike)
+@pytest.mark.parametrize("kind", ["unlike", "alike", "reordered"])
+def test_noise_is_uniform_in_every_place(kind: str) -> None:
+    canvas = documents(kind, 3000)
     noise = PerDocument(seed=0).uniform(canvas)
     assert ((noise >= 0) & (noise < 1)).all()
     assert uniformity(noise) < 2.3
@@ -95,9 +97,9 @@ def test_noise_is_uniform_in_every_place(alike: bool) -> None:
     assert uniformity(PerDocument(seed=0).times(canvas)[:, 0]) < 2.3
 
 
-@pytest.mark.parametrize("alike", [False, True])
-def test_noise_of_draws_calls_seeds_places_and_documents_is_unrelated(alike: bool) -> None:
-    canvas = documents(3000, 12, alike)
+@pytest.mark.parametrize("kind", ["unlike", "alike", "reordered"])
+def test_noise_of_draws_calls_seeds_places_and_documents_is_unrelated(kind: str) -> None:
+    canvas = documents(kind, 3000)
     draws, other = PerDocument(seed=0, draws=2), PerDocument(seed=0, draw=1, draws=2)
     noise = draws.uniform(canvas)
     related = {
@@ -108,6 +110,7 @@ def test_noise_of_draws_calls_seeds_places_and_documents_is_unrelated(alike: boo
         "document": (noise[1:], noise[:-1]),
         "time": (noise, draws.times(canvas)),
         "time of a seed": (draws.times(canvas)[:, 0], PerDocument(seed=1).times(canvas)[:, 0]),
+        "time of a draw": (draws.times(canvas)[:, 0], other.times(canvas)[:, 0]),
     }
     for name, (one, another) in related.items():
         assert abs(correlation(one, another)) < SURPRISING, name
@@ -115,10 +118,17 @@ def test_noise_of_draws_calls_seeds_places_and_documents_is_unrelated(alike: boo
 
 
 def test_the_draws_of_a_document_visit_each_stratum_of_time_once() -> None:
-    canvas = documents(200, 4, alike=False)
+    canvas = documents("unlike", 200)
     times = torch.stack([PerDocument(seed=2, draw=draw, draws=8).times(canvas)[:, 0] for draw in range(8)], dim=1)
     assert ((times > 0) & (times <= 1)).all()
     assert torch.equal((times.double() * 8 - 1e-6).floor(), torch.arange(8.0).double().expand(200, 8))
+
+
+def test_no_time_is_zero_where_a_bound_would_weigh_infinitely(monkeypatch: pytest.MonkeyPatch) -> None:
+    canvas = documents("unlike", 3)
+    monkeypatch.setattr("dllm_lightning.process.draws._fraction", lambda bits: torch.zeros_like(bits).float())
+    assert (PerDocument(seed=0).times(canvas) == 1).all()
+    assert (PerDocument(seed=0, draw=1, draws=4).times(canvas) == 0.5).all()
 
 
 def test_a_time_is_constant_within_a_document() -> None:

@@ -5,4 +5,16 @@ from dllm_lightning.data.toy.task import LEVELS, Question, Task
 from dllm_lightning.data.toy.tasks import check, task_of, tasks
 from dllm_lightning.data.toy.tokenizer import toy_tokenizer
 
-__all__ = ["LEVELS", "Question", "Row", "Split", "Task", "check", "generate", "split_of", "task_of", "tasks", "toy_tokenizer"]
+__all__ = [
+    "LEVELS",
+    "Question",
+    "Row",
+    "Split",
+    "Task",
+    "check",
+    "generate",
+    "split_of",
+    "task_of",
+    "tasks",
+    "toy_tokenizer",
+]

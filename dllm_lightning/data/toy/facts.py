@@ -6,7 +6,7 @@ from itertools import product
 from random import Random
 
 from dllm_lightning.data.toy import world
-from dllm_lightning.data.toy.task import Fields, Task, listing, normal, words
+from dllm_lightning.data.toy.task import Fields, Task, listing, words
 
 FACTS = {"country": world.CAPITAL, "animal": world.SOUND, "thing": world.COLOUR, "word": world.OPPOSITE}
 
@@ -50,9 +50,6 @@ class Fact(Task):
         kinds = {1: [kind], 2: [kind, kind], 3: [kind, other]}[level]
         return {f"{kind}{place}": random.choice(list(FACTS[kind])) for place, kind in enumerate(kinds, 1)}
 
-    def problem(self, text: str, fields: Fields) -> str:
-        return normal(text) if len(fields) == 1 else super().problem(text, fields)
-
     def solve(self, fields: Fields, random: Random) -> str:
         in_order = sorted(fields, key=lambda name: name[-1])
         return listing([FACTS[name[:-1]].get(fields[name], "nothing") for name in in_order])
@@ -65,19 +62,19 @@ class After(Task):
         "What comes {side} {item}?",
         "What is right {side} {item}?",
         "Say what comes {side} {item}.",
+        "Tell me what is {side} {item}.",
+        "Do you know what comes {side} {item}?",
         "What comes {count} places {side} {item}?",
         "What is {count} places {side} {item}?",
         "Say what is {count} places {side} {item}.",
     )
 
     def draw(self, random: Random, level: int) -> Fields:
-        item = random.choice(random.choice((world.DAYS, world.MONTHS, world.LETTERS)))
+        orders = (world.DAYS, world.LETTERS[:10]) if level == 1 else (world.DAYS, world.MONTHS, world.LETTERS)
+        item = random.choice(random.choice(orders))
         fields = {"side": random.choice(world.SIDES), "item": item}
         count = random.randint(*{1: (1, 1), 2: (2, 3), 3: (4, 6)}[level])
         return fields if count == 1 else fields | {"count": world.COUNTS[count - 1]}
-
-    def problem(self, text: str, fields: Fields) -> str:
-        return super().problem(text, fields) if "count" in fields else normal(text)
 
     def solve(self, fields: Fields, random: Random) -> str:
         order = next((o for o in (world.DAYS, world.MONTHS, world.LETTERS) if fields["item"] in o), None)
@@ -100,9 +97,9 @@ class Odd(Task):
 
     def draw(self, random: Random, level: int) -> Fields:
         kind, other = random.sample(list(world.KINDS), 2)
-        rest = random.sample(world.KINDS[kind], random.randint(*{1: (2, 3), 2: (4, 5), 3: (6, 7)}[level]))
+        rest = random.sample(world.KINDS[kind], random.randint(*{1: (2, 2), 2: (3, 4), 3: (5, 7)}[level]))
         items = [*rest, random.choice(world.KINDS[other])]
-        return {"items": ", ".join(random.sample(items, len(items)))}
+        return {"items": " ".join(random.sample(items, len(items)))}
 
     def solve(self, fields: Fields, random: Random) -> str:
         kinds = {item: world.kind_of(item) for item in words(fields["items"])}
@@ -130,9 +127,6 @@ class Name(Task):
         if shape == 1:
             return fields | {"but": random.choice(world.KINDS[kind])}
         return fields | {"count": world.COUNTS[level], "other": other}
-
-    def problem(self, text: str, fields: Fields) -> str:
-        return super().problem(text, fields) if "but" in fields else normal(text)
 
     def solve(self, fields: Fields, random: Random) -> str:
         count = world.COUNTS.index(fields["count"]) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from dllm_lightning.data.toy.task import Fields, Task, listing, normal, numbers
+from dllm_lightning.data.toy.task import Fields, Task, listing, numbers
 from dllm_lightning.data.toy.world import COUNTS
 
 TOPS = {1: 20, 2: 99, 3: 999}  # no number of a level is larger
@@ -14,7 +14,14 @@ PARTS = {1: 9, 2: 49, 3: 499}  # what is added or taken away
 class Add(Task):
     """a + b."""
 
-    wordings = ("What is {a} plus {b}?", "What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} + {b}?")
+    wordings = (
+        "What is {a} plus {b}?",
+        "What is {a} + {b}?",
+        "Add {a} and {b}.",
+        "How much is {a} + {b}?",
+        "Please add {a} and {b}.",
+        "Tell me {a} + {b}.",
+    )
 
     def draw(self, random: Random, level: int) -> Fields:
         return {name: str(random.randint(0, PARTS[level])) for name in "ab"}
@@ -26,7 +33,14 @@ class Add(Task):
 class Subtract(Task):
     """a - b, never below zero."""
 
-    wordings = ("What is {a} minus {b}?", "What is {a} - {b}?", "Take {b} from {a}.", "How much is {a} - {b}?")
+    wordings = (
+        "What is {a} minus {b}?",
+        "What is {a} - {b}?",
+        "How much is {a} minus {b}?",
+        "How much is {a} - {b}?",
+        "Please take {b} from {a}.",
+        "Tell me {a} - {b}.",
+    )
 
     def draw(self, random: Random, level: int) -> Fields:
         taken, left = random.randint(0, PARTS[level]), random.randint(0, PARTS[level])
@@ -59,12 +73,14 @@ class Between(Task):
         "Name {count} different numbers between {a} and {b}.",
         "Which {count} numbers are between {a} and {b}?",
         "Tell me {count} numbers from between {a} and {b}.",
+        "Find {count} numbers between {a} and {b}.",
+        "Please name {count} numbers between {a} and {b}.",
     )
 
     def draw(self, random: Random, level: int) -> Fields:
-        count = random.randint(2, level + 1)
-        low = random.randint(0, TOPS[level] - count - 3)
-        high = random.randint(low + count + 2, min(TOPS[level], low + count + 8))
+        count, top = random.randint(2, level + 1), 9 if level == 1 else TOPS[level]
+        low = random.randint(0, top - count - 3)
+        high = random.randint(low + count + 2, min(top, low + count + 8))
         return {"count": COUNTS[count - 1], "a": str(low), "b": str(high)}
 
     def solve(self, fields: Fields, random: Random) -> str:
@@ -95,16 +111,14 @@ class SumTo(Task):
         return {"count": COUNTS[count - 1], "c": str(random.randint(2, count * PARTS[level]))}
 
     def solve(self, fields: Fields, random: Random) -> str:
-        left, parts = int(fields["c"]), []
-        for others in reversed(range(COUNTS.index(fields["count"]) + 1)):
-            even = -(-left // (others + 1))  # no part is much larger than it must be, so numbers stay short
-            most = next(most for most in (9, 99, 999, left) if most >= even)
-            parts.append(random.randint(max(0, left - others * most), min(left, most)))
+        left, parts, largest = int(fields["c"]), [], 9
+        count = COUNTS.index(fields["count"]) + 1
+        while count * largest < left:  # parts have no more digits than they need, so answers stay short
+            largest = 10 * largest + 9
+        for others in reversed(range(count)):
+            parts.append(random.randint(max(0, left - others * largest), min(left, largest)))
             left -= parts[-1]
         return listing([str(part) for part in parts])
-
-    def problem(self, text: str, fields: Fields) -> str:
-        return normal(text)
 
     def judge(self, fields: Fields, answer: list[str]) -> bool:
         said = numbers(answer)

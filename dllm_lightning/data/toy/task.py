@@ -20,15 +20,14 @@ Fields = Mapping[str, str]
 _TOKEN = re.compile(r"[a-z]+|\d+|[^\sa-z\d]")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SILENT = {",", ".", "and"}
-_LIST, _NUMBER, _WORD = r"\w+(?: , \w+)*", r"\d{1,9}", r"[a-z]+"
+_LIST, _NUMBER, _WORD = r"\w+(?:(?: ,)? \w+)*", r"\d{1,9}", r"[a-z]+"
 
 
 class Question(NamedTuple):
-    """A question, one of its right answers, and the problem behind its wording."""
+    """A question and one of its right answers."""
 
     text: str
     answer: str
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,7 @@ class Task(ABC):
         fields = self.draw(random, level)
         text = random.choice([w for w in self.wordings if placeholders(w) == set(fields)]).format(**fields)
         text = text[0].upper() + text[1:]
-        return Question(text, self.solve(fields, random), f"{self.name}: {self.problem(text, fields)}")
-
-    def problem(self, text: str, fields: Fields) -> str:
-        """What must not be in two splits: what is asked about, in whatever words. Tasks with few problems say `text`."""
-        return " ".join(f"{key}={fields[key]}" for key in sorted(fields))
+        return Question(text, self.solve(fields, random))
 
     def understand(self, question: str) -> Fields | None:
         """What a question of this task asks about; None when it is not of this task."""
@@ -80,7 +75,6 @@ class Task(ABC):
         if fields is None:
             raise ValueError(f"This is not a question of the task {self.name}: {question!r}.")
         return self.judge(fields, words(answer))
-
 
 
 @cache
@@ -105,8 +99,8 @@ def numbers(answer: list[str]) -> list[int]:
 
 
 def listing(items: list[str]) -> str:
-    """Items as a person writes them: "apple, pear and plum"."""
-    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else items[0]
+    """Items as a person writes them: "apple pear and plum"; no commas, they would be half of what a model writes."""
+    return " and ".join([" ".join(items[:-1]), items[-1]]) if len(items) > 1 else items[0]
 
 
 @cache

@@ -6,23 +6,21 @@ Plain facts, nothing else. Every word is written as the toy tokenizer reads it, 
 from __future__ import annotations
 
 CAPITAL = {
-    "china": "beijing", "cuba": "havana", "egypt": "cairo", "france": "paris", "germany": "berlin", "greece": "athens",
-    "italy": "rome", "japan": "tokyo", "kenya": "nairobi", "norway": "oslo", "peru": "lima", "spain": "madrid",
+    "china": "beijing", "cuba": "havana", "egypt": "cairo", "france": "paris", "greece": "athens",
+    "italy": "rome", "japan": "tokyo", "norway": "oslo", "peru": "lima", "spain": "madrid",
 }  # fmt: skip
 
 SOUND = {
-    "bee": "buzz", "cat": "meow", "cow": "moo", "dog": "woof", "duck": "quack", "frog": "croak", "horse": "neigh",
-    "lion": "roar", "mouse": "squeak", "owl": "hoot", "pig": "oink", "sheep": "baa",
+    "bee": "buzz", "cat": "meow", "cow": "moo", "dog": "woof", "duck": "quack",
+    "horse": "neigh", "lion": "roar", "owl": "hoot", "pig": "oink", "sheep": "baa",
 }  # fmt: skip
 
 COLOUR = {
-    "blood": "red", "carrot": "orange", "chocolate": "brown", "coal": "black", "grass": "green", "honey": "yellow",
-    "milk": "white", "mud": "brown", "night": "black", "sky": "blue", "snow": "white", "tomato": "red",
+    "blood": "red", "chocolate": "brown", "coal": "black", "grass": "green", "honey": "yellow",
+    "milk": "white", "mud": "brown", "night": "black", "sky": "blue", "snow": "white",
 }  # fmt: skip
 
-_PAIRS = (
-    ("big", "small"), ("fast", "slow"), ("happy", "sad"), ("hot", "cold"), ("loud", "quiet"), ("old", "new"),
-)  # fmt: skip
+_PAIRS = (("big", "small"), ("fast", "slow"), ("happy", "sad"), ("hot", "cold"), ("loud", "quiet"), ("old", "new"))
 OPPOSITE = {word: other for pair in _PAIRS for word, other in (pair, pair[::-1])}
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -33,15 +31,13 @@ MONTHS = (
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 SIDES = ("after", "before")
 
-FRUITS = ("apple", "banana", "cherry", "fig", "grape", "kiwi", "lemon", "mango", "melon", "peach", "pear", "plum")
-COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
-TOOLS = ("axe", "brush", "drill", "fork", "hammer", "knife", "needle", "pen", "saw", "spade", "spoon")
+FRUITS = ("apple", "banana", "cherry", "fig", "grape", "lemon", "peach", "pear", "plum")
+COLOURS = ("black", "blue", "brown", "green", "grey", "pink", "red", "white", "yellow")
+TOOLS = ("axe", "brush", "fork", "hammer", "knife", "needle", "pen", "saw", "spoon")
 
 KINDS: dict[str, tuple[str, ...]] = {  # plural name -> its members; no word belongs to two kinds
     "animals": tuple(SOUND),
-    "cities": tuple(CAPITAL.values()),
     "colours": COLOURS,
-    "countries": tuple(CAPITAL),
     "fruits": FRUITS,
     "tools": TOOLS,
 }

@@ -1,0 +1,90 @@
+"""Where networks come from: sizes and random weights, a folder, or the hub; and which attention kernel they run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+class InvalidBackbone(ValueError):
+    """The network asked for does not exist, cannot be reached, or cannot serve."""
+
+
+def available_attention(name: str) -> str:
+    """The kernel that will run: `name`, or sdpa (logged once) where its package or its GPU is missing."""
+    from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
+
+    present = {
+        "sdpa": True,
+        "eager": True,
+        "flex_attention": is_torch_flex_attn_available() and torch.cuda.is_available(),
+        "flash_attention_2": is_flash_attn_2_available(),
+    }
+    if name not in present:
+        raise InvalidBackbone(
+            f"backbone.attention={name!r} is no attention kernel: choose one of {', '.join(present)}."
+        )
+    if present[name]:
+        return name
+    if name not in _missed:
+        _missed.add(name)
+        log.warning("backbone.attention=%s is not available here, so sdpa takes its place.", name)
+    return "sdpa"
+
+
+_missed: set[str] = set()
+
+
+def fresh(config: Mapping[str, Any], attention: str) -> Any:
+    """A network of these sizes with random weights. Raises InvalidBackbone where there is none."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    sizes = _plain(config)
+    try:
+        made = AutoConfig.for_model(**sizes)
+        return AutoModelForMaskedLM.from_config(made, attn_implementation=attention, dtype=torch.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidBackbone(f"No network can be made of backbone.config={sizes}: {_first_line(error)}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Plain containers, whatever kind of mapping or list a configuration is made of: they end up in checkpoints."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def published(pretrained: str, attention: str) -> Any:
+    """The network in a folder or on the hub. Raises InvalidBackbone where there is none."""
+    from transformers import AutoModelForMaskedLM
+
+    pretrained = str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+    if looks_like_a_path(pretrained) and not Path(pretrained).is_dir():
+        raise InvalidBackbone(f"There is no folder {pretrained!r} to load a network from (backbone.pretrained).")
+    try:
+        return AutoModelForMaskedLM.from_pretrained(pretrained, attn_implementation=attention, dtype=torch.float32)
+    except Exception as error:  # each kind of file has its own
+        where = "folder" if Path(pretrained).is_dir() else "hub id"
+        hint = (
+            "It needs a config.json and weights of a masked language model."
+            if where == "folder"
+            else "Without network, give a local folder: backbone.pretrained=FOLDER; "
+            "or start from random weights: backbone=modernbert_small."
+        )
+        said = f"The {where} {pretrained!r} gave no masked language model. {hint} ({_first_line(error)})"
+        raise InvalidBackbone(said) from error
+
+
+def looks_like_a_path(name: str) -> bool:
+    """Whether a user who types this means a place on disk: hub ids have one slash at most and start with a letter."""
+    return name.startswith((".", "/")) or name.count("/") > 1 or Path(name).exists()
