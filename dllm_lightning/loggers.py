@@ -19,12 +19,12 @@ def wandb_logger(folder: str, **options: Any) -> Any:
     """Lightning's WandbLogger, its files in `folder`. `WANDB_MODE` has the last word, as everywhere in W&B."""
     from lightning.pytorch.loggers import WandbLogger
 
+    os.environ.setdefault("WANDB_SILENT", "true")
     if "WANDB_MODE" not in os.environ and (reason := _why_offline()):
         options["mode"] = "offline"  # the environment is not read again
         sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
         rank_zero_only(log.warning)(sentence, reason, folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(save_dir=folder, log_model=False, **options)
 
 

@@ -85,7 +85,7 @@ def _no_null(overrides: Sequence[str]) -> str:
     """A group cannot be null, though many options can: logger=null."""
     for key, _, value in (override.partition("=") for override in overrides):
         if value in ("", "null"):
-            return f"{key}={value} chooses nothing: write ~{key} to do without, or choose one of those that --help lists."
+            return f"{key}={value} chooses nothing: write ~{key} to do without, or choose one that --help lists."
     return "A group needs the name of one of its options: --help lists them."
 
 

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "dllm_lightning"
 
 MATHEMATICS = {"torch", "jaxtyping"}
 TRAINING = {"lightning", "torchmetrics"}
-TEXT = {"datasets", "transformers", "tokenizers", "jinja2", "numpy", "pyarrow"}
+TEXT = {"datasets", "transformers", "tokenizers", "huggingface_hub", "jinja2", "numpy", "pyarrow"}
 CONFIGURATION = {"hydra", "omegaconf"}
 ALL = MATHEMATICS | TRAINING | TEXT | CONFIGURATION | {"rich", "wandb"}
 
@@ -52,7 +52,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "generate": ({"assemble", "launch", "mistakes", "prompts", "terminal"}, ALL),
 }
 HEAVY = {"transformers", "datasets", "wandb"}  # imported where they are used; see the last law
-DISTRIBUTIONS = {"hydra": "hydra-core"}  # where the name to install is not the name to import
+DISTRIBUTIONS = {"hydra": "hydra-core", "huggingface_hub": "huggingface-hub"}  # where the name to install is not the name to import
 
 
 class Import(NamedTuple):

@@ -70,7 +70,7 @@ class SampleLogging(L.Callback):
         return [judge(answer) for answer, (_, judge) in zip(answers, questions, strict=True)]
 
     def log_samples(self, trainer: L.Trainer, denoiser: NetworkDenoiser, device: torch.device) -> None:
-        prompts = self._prompts(trainer.lightning_module.backbone.longest)
+        prompts = self._prompts(denoiser.backbone.longest)
         if not prompts:
             return
         columns = ["step", "prompt", "reference", *(f"length {n}" for n in self.lengths)]

@@ -100,9 +100,7 @@ class ChatDataModule(LightningDataModule, ABC):
         if split not in self._documents:
             parts = self.parts(split)
             if not sum(len(part.documents) for part in parts):
-                dropped = sum((part.store.counts for part in parts), start=Counts()).dropped
-                reasons = ", ".join(f"{count} rows: {reason}" for reason, count in dropped.most_common())
-                raise BadData(f"There is no usable {split} row ({reasons or 'no rows at all'}).")
+                raise nothing_usable(split, sum((part.store.counts for part in parts), start=Counts()))
             self._documents[split] = Documents(parts)
         return self._documents[split]
 
@@ -180,3 +178,12 @@ class ChatDataModule(LightningDataModule, ABC):
     def _loader(self, split: Split, kind: type[Loader]) -> Loader:
         options = {"num_workers": self.num_workers, "pin_memory": self.pin_memory}
         return kind(self.documents(split), self.order(split), self.layout(split), self._rank, self._world, **options)
+
+
+def nothing_usable(split: Split, counts: Counts) -> BadData:
+    """Says why no row of a split can be used."""
+    reasons = ", ".join(f"{count} rows: {reason}" for reason, count in counts.dropped.most_common())
+    return BadData(
+        f"There is no usable {split} row ({reasons or 'no rows at all'}). A row is system (optional), user, "
+        f"assistant ..., each with some text, and an answer that begins within data.max_length."
+    )

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dllm_lightning.data.chat import ChatDataModule, Split
-from dllm_lightning.data.documents import tokenise
+from dllm_lightning.data.chat import ChatDataModule, Split, nothing_usable
+from dllm_lightning.data.documents import Counts, tokenise
 from dllm_lightning.data.messages import Message
 from dllm_lightning.data.order import shuffled
 from dllm_lightning.data.rows import BadData, First, Rows
@@ -22,6 +22,8 @@ from dllm_lightning.data.sources import Source, entries, locate, sources
 from dllm_lightning.data.store import Part, Store
 from dllm_lightning.data.stream import Inflow, Stream, StreamLoader
 from dllm_lightning.data.tokenizer import load_tokenizer
+
+LOOK = 100  # rows of each split that are looked at before anything else is made
 
 
 class TuluDataModule(ChatDataModule):
@@ -78,11 +80,12 @@ class TuluDataModule(ChatDataModule):
         return ("validation",) if self.streaming else ("train", "validation")
 
     def check(self) -> None:
-        """Also raises BadData for sources that are not there, or whose first row has no messages."""
+        """Also raises BadData for sources without messages, and for a few rows (all there are) without a usable one."""
         super().check()
-        for source in self.sources:
-            for rows in source.splits.values():
-                next(iter(rows), None)
+        looks = [self.encoder([*islice(rows, LOOK)]).counts for each in self.sources for rows in each.splits.values()]
+        counts = sum(looks, start=Counts())
+        if not counts.used and all(look.rows < LOOK for look in looks):
+            raise nothing_usable("train", counts)
 
     def prepare_data(self) -> None:
         """Tokenises what is not in the cache; Lightning calls it in one process per machine."""

@@ -97,8 +97,8 @@ class DiffusionModule(L.LightningModule, ABC):
         nats, divisor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
         scale = undo / divisor.clamp(min=1)
-        for gradient in (p.grad for p in self.parameters() if p.grad is not None):
-            gradient.mul_(scale.to(gradient.dtype))
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale.float())
         self.log("train/loss", nats / divisor.clamp(min=1), prog_bar=True)
         self._sums.zero_()
         self._micro_batch = 0
@@ -140,7 +140,7 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer.optimizer(self)
-        schedule = self.optimizer.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self.optimizer.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_model(self) -> None:

@@ -55,9 +55,17 @@ class AdamW:
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
 
-    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-        """The learning rate over a run of `steps` optimizer steps."""
-        warmup = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: float) -> LambdaLR:
+        """The learning rate over a run of `steps` optimizer steps.
+
+        Raises ValueError for a run without an end, unless nothing here is a share of it.
+        """
+        if math.isinf(steps) and (self.decay != "constant" or 0 < self.warmup < 1):
+            raise ValueError(
+                f"This run has no end, so optimizer.decay={self.decay} and optimizer.warmup={self.warmup} have no measure: "
+                f"give trainer.max_steps or trainer.max_epochs, or decay=constant and a warmup in steps."
+            )
+        warmup = int(self.warmup) if self.warmup >= 1 or not self.warmup else int(self.warmup * steps)
 
         def factor(step: int) -> float:
             if step < warmup:

@@ -1,4 +1,4 @@
-"""Projection and score in chunks: the same value and the same gradients as all at once, and never more than one chunk."""
+"""Projection and score in chunks: the value and the gradients of all at once, and never more than one chunk."""
 
 from __future__ import annotations
 

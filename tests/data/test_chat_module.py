@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from dllm_lightning.data import BadData, ToyDataModule, TuluDataModule, Turns, tulu
+from dllm_lightning.data.documents import Counts
 from dllm_lightning.data.stream import StreamLoader
 from dllm_lightning.data.toy import generate, toy_tokenizer
 from dllm_lightning.types import Canvas, InvalidTokenizer
@@ -53,6 +54,11 @@ def texts(data: Any, canvases: Any) -> list[str]:
             for number in range(1, int(segment.max()) + 1):
                 documents.append(data.tokenizer.decode(ids[segment == number]))
     return documents
+
+
+def fill(canvases: list[Canvas]) -> float:
+    """The share of slots that are not padding."""
+    return sum(int((canvas.segment > 0).sum()) for canvas in canvases) / sum(canvas.ids.numel() for canvas in canvases)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -139,7 +145,8 @@ def test_toy_questions_judge_their_answers() -> None:
 
 def test_toy_answers_have_at_least_the_slots_that_were_asked_for() -> None:
     data = toy(answer_length=12)
-    assert all(d.editable.sum() == 12 and d.ids[-1] == data.template.end_id for d in data.documents("train")[range(300)])
+    documents = data.documents("train")[range(300)]
+    assert all(made.editable.sum() == 12 and made.ids[-1] == data.template.end_id for made in documents)
 
 
 def written(data: Any) -> str:
@@ -152,9 +159,9 @@ def test_the_report_says_what_was_used_cut_dropped_and_why(folder: Path) -> None
     bad = [{"messages": []}, {"messages": []}, {"messages": [{"role": "user", "content": "hm"}]}]
     (folder / "bad.jsonl").write_text("\n".join(map(json.dumps, bad + ROWS[:40])))
     data = module(folder, path=[folder / "chat.jsonl", folder / "bad.jsonl"], max_length=32)
-    counts = [part.store.counts for part in data.documents("train").parts]
+    counts = sum((part.store.counts for part in data.documents("train").parts), start=Counts())
     text = written(data)
-    for number in (443, sum(c.used for c in counts), sum(c.answer_tokens for c in counts), sum(c.cut_inside for c in counts)):
+    for number in (443, counts.used, counts.answer_tokens, counts.cut_inside):
         assert f"{number:,}" in text
     assert "2 rows dropped: no messages" in text and "1 rows dropped: no answer" in text and "100.0%" in text
     assert "packed rows of 32" in text and "% padding" in text and "[CLS]" in text
@@ -217,8 +224,8 @@ def wrong_ways(folder: Path) -> Iterator[tuple[dict[str, Any], type[Exception], 
     (folder / "useless.jsonl").write_text('{"messages": []}\n{"messages": [{"role": "user", "content": "a"}]}')
     (folder / "none.jsonl").write_text("")
     yield {"path": "/nowhere"}, BadData, "no file or folder '/nowhere'"
-    yield {"path": folder / "useless.jsonl"}, BadData, "no usable train row .1 rows: no messages, 1 rows: no answer"
-    yield {"path": folder / "none.jsonl"}, BadData, "no usable train row .no rows at all"
+    yield {"path": folder / "useless.jsonl"}, BadData, r"no usable train row \(1 rows: no messages, 1 rows: no answer\)"
+    yield {"path": folder / "none.jsonl"}, BadData, r"no usable train row \(no rows at all\)"
     yield {"tokenizer": "/nowhere"}, InvalidTokenizer, "no folder '/nowhere'"
     yield {"tokenizer": str(folder)}, InvalidTokenizer, "gave no tokenizer .* holds a tokenizer.json"
     yield {"validation_size": 0}, ValueError, "validation_size=0 must be"
@@ -258,8 +265,7 @@ def test_a_stream_gives_full_batches_of_rows_that_are_not_for_validation(folder:
         for rows in (ROWS[:100], ROWS[100:])
     )
     assert seen <= rest and not seen & (first - rest) and len(seen) > len(rest) / 4
-    filled = sum(int((canvas.segment > 0).sum()) for canvas in canvases) / sum(canvas.ids.numel() for canvas in canvases)
-    assert filled > 0.9  # few documents at a time
+    assert fill(canvases) > 0.9  # few documents at a time
 
 
 def test_a_stream_is_shared_between_ranks(folder: Path) -> None:
@@ -288,9 +294,22 @@ def test_a_model_trains_and_validates_on_a_stream(folder: Path) -> None:
     assert stages.count("train") == 12 and stages.count("validation") == 2 * len(data.val_dataloader())
 
 
+def test_a_run_resumed_on_a_stream_sees_what_the_unbroken_run_saw(folder: Path) -> None:
+    def shown(steps: int, resume: Path | None = None) -> list[Any]:
+        model, data = Model(), module(folder, streaming=True, validation_size=20, batch_size=2)
+        fit = trainer(max_steps=steps, limit_val_batches=0)
+        fit.fit(model, datamodule=data, ckpt_path=resume)
+        fit.save_checkpoint(folder / f"{steps}.ckpt")
+        return [batch[1].ids.tolist() for _, batch in model.given]
+
+    unbroken = shown(40)
+    assert shown(23) == unbroken[:23]
+    assert shown(40, resume=folder / "23.ckpt") == unbroken[23:]
+
+
 def test_a_stream_of_useless_rows_ends_with_a_sentence(folder: Path) -> None:
     (folder / "useless.jsonl").write_text('{"messages": []}\n' * 300)
-    with pytest.raises(BadData, match="no usable row among them .256 no messages"):
+    with pytest.raises(BadData, match=r"no usable row among them \(256 no messages\)"):
         next(iter(stream(folder, path=folder / "useless.jsonl")))
 
 
@@ -313,5 +332,5 @@ def test_real_chats_lose_no_answer_that_fits_and_fill_their_rows(tmp_path: Path)
     counts = {part.name: part.store.counts for part in data.documents("train").parts}
     trained = sum(counts[name].answer_tokens for name in ("tulu3_sample", "oasst"))
     assert trained >= 0.95 * sum(counts[name].fitting for name in ("tulu3_sample", "oasst"))
-    canvases = list(chain(islice(data.train_dataloader(), 40)))
-    assert sum(int((canvas.segment > 0).sum()) for canvas in canvases) >= 0.97 * sum(c.ids.numel() for c in canvases)
+    canvases = list(islice(data.train_dataloader(), 40))
+    assert fill(canvases) >= 0.97

@@ -77,10 +77,10 @@ def test_a_cut_answer_is_not_filled() -> None:
     assert made == document(3, 2) and counts.tail == 0
 
 
-@pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": 8, "answer_length": 0}, {"max_length": 8, "overlong": "crop"}])
-def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"max_length=|answer_length=0|overlong='crop'"):
-        Encoder(TEMPLATE, **options)
+@pytest.mark.parametrize("option", [{"max_length": 0}, {"answer_length": 0}, {"overlong": "crop"}])
+def test_options_out_of_range_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="|".join(f"{name}={value!r}" for name, value in option.items())):
+        Encoder(TEMPLATE, **{"max_length": 8} | option)
 
 
 def test_every_row_is_used_or_dropped_with_a_reason() -> None:
@@ -96,7 +96,8 @@ def test_every_row_is_used_or_dropped_with_a_reason() -> None:
     counts = made.counts
     assert counts.rows == len(bad) + len(ROWS) == counts.used + counts.dropped.total()
     assert counts.dropped.total() - counts.dropped["longer than max_length"] == len(bad)
-    assert {"no messages", "no answer", "empty content", "not text", "unknown role", "roles out of order"} <= {*counts.dropped}
+    reasons = {"no messages", "no answer", "empty content", "not text", "unknown role", "roles out of order"}
+    assert reasons <= {*counts.dropped}
     assert counts.used == len(made.lengths) and counts.tokens == made.lengths.sum() == len(made.ids)
     assert counts.answer_tokens == made.editable.sum()
 
@@ -150,7 +151,8 @@ def test_a_store_without_documents_opens(tmp_path: Path) -> None:
 def test_documents_are_numbered_through_their_parts() -> None:
     store = Store.of(chunks())
     documents = Documents([Part("a", store, np.array([4, 2]), 1.0), Part("b", store, np.array([0]), 0.5)])
-    assert documents.weights.tolist() == [1.0, 1.0, 0.5] and documents.lengths.tolist() == store.lengths[[4, 2, 0]].tolist()
+    assert documents.weights.tolist() == [1.0, 1.0, 0.5]
+    assert documents.lengths.tolist() == store.lengths[[4, 2, 0]].tolist()
     assert [d.ids.tolist() for d in documents[[2, 0]]] == [store[0].ids.tolist(), store[4].ids.tolist()]
 
 

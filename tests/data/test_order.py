@@ -1,8 +1,8 @@
-"""Order is a function of (seed, epoch), ranks share it without gaps or repeats, and a stopped loader goes on exactly."""
+"""Order is a function of (seed, epoch), ranks share it without gaps or repeats, and a stopped loader goes on."""
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_batches_are_whole_and_epochs_equally_long(kind: str) -> None:
 def test_neighbours_change_from_epoch_to_epoch() -> None:
     def pairs(epoch: int) -> set[frozenset[int]]:
         rows = chain.from_iterable(order("packed").batches(epoch))
-        return {frozenset(pair) for row in rows for pair in zip(row, row[1:], strict=False)}
+        return {frozenset(pair) for row in rows for pair in pairwise(row)}
 
     assert len(pairs(0) & pairs(1)) < len(pairs(0)) / 2
 
@@ -102,7 +102,10 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("part", [order("packed", 15), order("bucketed", 15), Once(LENGTHS, 15, 0), Once(LENGTHS, 202, 0)])
+@pytest.mark.parametrize(
+    "part",
+    [order("packed", 15), order("bucketed", 15), Once(LENGTHS, 15, 0), Once(LENGTHS, 202, 0)],
+)
 def test_ranks_share_a_batch_without_gaps_or_repeats(part: Order, world: int) -> None:
     ranks = [Loader(Numbered(), part, Layout(0), rank, world) for rank in range(world)]
     for batch in part.batches(0):
@@ -196,7 +199,5 @@ def test_a_run_resumed_after_a_whole_epoch_goes_on_with_the_next(tmp_path: Path)
 
 def test_limited_epochs_each_begin_an_order_of_their_own(tmp_path: Path) -> None:
     shown = train(tmp_path, epochs=2, limit_train_batches=5).shown
-    expected = [
-        [row[0] for row in batch] for epoch in range(2) for batch in order("packed").batches(epoch)[:5]
-    ]
+    expected = [[row[0] for row in batch] for epoch in range(2) for batch in order("packed").batches(epoch)[:5]]
     assert shown == expected

@@ -75,16 +75,21 @@ def test_a_folder_without_a_training_file_is_training_rows(tmp_path: Path) -> No
 
 
 def test_a_folder_of_folders_is_their_mixture(tmp_path: Path) -> None:
-    for name in ("a/train.jsonl", "a/validation.jsonl", "b/rows.jsonl", "c/data/train.jsonl", "d/CARD.md", ".hidden/x.jsonl"):
-        write(tmp_path / name)
+    for name in ("a/train", "a/validation", "b/rows", "c/data/train", ".hidden/train"):
+        write(tmp_path / f"{name}.jsonl")
+    write(tmp_path / "d" / "CARD.md")
     assert found(tmp_path) == {"a": {"train": 6, "validation": 6}, "b": {"train": 6}, "c/data": {"train": 6}}
 
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("train.jsonl", "train"), ("train_sft-00.parquet", "train"), ("dev.json", "validation"), ("val-1.json", "validation"),
-     ("Validation.json", "validation"), ("test_gen", "test"), ("trainer.json", None), ("values.json", None), ("a.json", None)],
-)  # fmt: skip
+    [
+        *((name, "train") for name in ("train.jsonl", "train_sft-00.parquet", "training.json")),
+        *((name, "validation") for name in ("Validation.json", "valid.json", "val-1.json", "dev.json")),
+        *((name, "test") for name in ("test_gen", "test.jsonl.gz")),
+        *((name, None) for name in ("trainer.json", "values.json", "rows.json")),
+    ],
+)
 def test_a_split_is_known_by_how_a_name_begins(name: str, split: str | None) -> None:
     assert split_of(name) == split
 
@@ -161,7 +166,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A hub with one set on it."""
     import datasets
 
-    held = {"someone/chats": {"train_sft": datasets.Dataset.from_list(ROWS), "test_sft": datasets.Dataset.from_list(ROWS[:2])}}
+    rows = datasets.Dataset.from_list(ROWS)
+    held = {"someone/chats": {"train_sft": rows, "test_sft": rows.select(range(2))}}
 
     def load_dataset(path: str, config: str | None, cache_dir: str | None, streaming: bool) -> Any:
         if path not in held:
@@ -183,11 +189,12 @@ def test_a_stream_from_the_hub_is_shared_too(hub: dict[str, Any]) -> None:
     (source,) = sources("someone/chats", streaming=True)
     for start in (0, 2):
         shares = [[row["id"] for row in source.splits["train"].share(rank, 2, start)] for rank in (0, 1)]
-        assert sorted(sum(shares, [])) == list(range(start, 6)) and all(shares)
+        assert sorted(shares[0] + shares[1]) == list(range(start, 6)) and all(shares)
 
 
 def test_a_hub_that_does_not_answer_is_a_sentence(hub: dict[str, Any]) -> None:
-    with pytest.raises(BadData, match=r"^'someone/else' is no file or folder here, .*Couldn't reach .*Without a network") as caught:
+    sentence = r"^'someone/else' is no file or folder here, .*Couldn't reach .*Without a network"
+    with pytest.raises(BadData, match=sentence) as caught:
         sources("someone/else")
     assert "\n" not in str(caught.value)
 

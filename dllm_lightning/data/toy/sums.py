@@ -67,7 +67,7 @@ class Larger(Task):
 
 
 class Between(Task):
-    """Different numbers strictly between two others: many right answers."""
+    """Different numbers strictly between two others, in any order: many right answers. Ours rise."""
 
     wordings = (
         "Name {count} different numbers between {a} and {b}.",
@@ -85,7 +85,7 @@ class Between(Task):
 
     def solve(self, fields: Fields, random: Random) -> str:
         inside = range(int(fields["a"]) + 1, int(fields["b"]))
-        return listing([str(n) for n in random.sample(inside, COUNTS.index(fields["count"]) + 1)])
+        return listing([str(n) for n in sorted(random.sample(inside, COUNTS.index(fields["count"]) + 1))])
 
     def judge(self, fields: Fields, answer: list[str]) -> bool:
         said = set(numbers(answer))
