@@ -197,7 +197,9 @@ def _published(folder: Path, device: torch.device | str) -> Loaded:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise NoModel(f"The folder {str(folder)!r} holds a network but no tokenizer; put its tokenizer.json there.") from error
+        raise NoModel(
+            f"The folder {str(folder)!r} holds a network but no tokenizer; put its tokenizer.json there."
+        ) from error
     kind = ModernBert if '"modernbert"' in (folder / "config.json").read_text(encoding="utf-8") else MaskedLM
     backbone = kind(pretrained=str(folder))
     template = (Native if tokenizer.chat_template else Turns)(tokenizer)

@@ -1,18 +1,49 @@
-"""Weights & Biases that never asks: online when it can be, offline when not, and it says which."""
+"""Loggers that fit a run: Weights & Biases that never asks, and curves in a CSV file that go on when the run does."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import netrc
 import os
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
+
+
+class Curves(CSVLogger):
+    """Lightning's CSV logger, but a run that goes on adds its rows to the metrics.csv of before."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = _Appending(self.log_dir)
+        return self._experiment
+
+
+class _Appending(ExperimentWriter):
+    def __init__(self, log_dir: str) -> None:
+        file = Path(log_dir) / self.NAME_METRICS_FILE
+        aside = file.with_suffix(".before")
+        if file.is_file():
+            file.replace(aside)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would delete what is there
+            super().__init__(log_dir)
+        if aside.is_file():
+            aside.replace(file)
+            with file.open(newline="", encoding="utf-8") as written:
+                self.metrics_keys = next(csv.reader(written), [])
 
 
 def wandb_logger(folder: str, **options: Any) -> Any:

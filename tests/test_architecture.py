@@ -52,7 +52,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "generate": ({"assemble", "launch", "mistakes", "prompts", "terminal"}, ALL),
 }
 HEAVY = {"transformers", "datasets", "wandb"}  # imported where they are used; see the last law
-DISTRIBUTIONS = {"hydra": "hydra-core", "huggingface_hub": "huggingface-hub"}  # where the name to install is not the name to import
+DISTRIBUTIONS = {
+    "hydra": "hydra-core",
+    "huggingface_hub": "huggingface-hub",
+}  # where the name to install is not the name to import
 
 
 class Import(NamedTuple):

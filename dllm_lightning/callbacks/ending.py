@@ -57,8 +57,9 @@ class Ending(Checkpoint):
         if self.asked if alone else trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             self.stopped = trainer.should_stop = True
             trainer.limit_val_batches = 0  # a stop would be validated first
-            if isinstance(checkpoints := trainer.checkpoint_callback, ModelCheckpoint):
-                trainer.save_checkpoint(Path(checkpoints.dirpath or trainer.default_root_dir) / "last.ckpt")
+            folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+            if folders:
+                trainer.save_checkpoint(Path(folders[0] or trainer.default_root_dir) / "last.ckpt")
         elif self.step >= self.last:
             trainer.should_stop = True
 

@@ -196,9 +196,7 @@ class ChatTemplate(ABC):
             raise BadRow(reason, messages)
         return messages if messages[-1]["role"] == "assistant" else messages[:-1]
 
-    def _documents(
-        self, rows: Sequence[Sequence[Message]], layouts: Sequence[Sequence[Turn]]
-    ) -> Iterator[Document]:
+    def _documents(self, rows: Sequence[Sequence[Message]], layouts: Sequence[Sequence[Turn]]) -> Iterator[Document]:
         pairs = [pair for row, turns in zip(rows, layouts, strict=True) for pair in zip(row, turns, strict=True)]
         contents = iter(self.plain.encode([turn.text(message["content"]) for message, turn in pairs]))
         for row, turns in zip(rows, layouts, strict=True):

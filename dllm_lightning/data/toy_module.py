@@ -16,7 +16,7 @@ from dllm_lightning.data.toy import Row, check, generate, toy_tokenizer
 
 
 class ToyDataModule(ChatDataModule):
-    """Conversations about a small fixed world, of any number; no problem is in two splits.
+    """Conversations about a small fixed world, of any number; no question is in two splits.
 
     Args:
         train_size, validation_size, test_size: conversations of each split.

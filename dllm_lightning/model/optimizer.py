@@ -53,7 +53,10 @@ class AdamW:
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused)
+        optimizer = torch.optim.AdamW(groups, self.lr, (self.betas[0], self.betas[1]), self.eps, fused=fused)
+        # Under mixed precision Lightning will not clip beside an optimizer that offers to unscale gradients by itself.
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: float) -> LambdaLR:
         """The learning rate over a run of `steps` optimizer steps.
@@ -62,7 +65,7 @@ class AdamW:
         """
         if math.isinf(steps) and (self.decay != "constant" or 0 < self.warmup < 1):
             raise ValueError(
-                f"This run has no end, so optimizer.decay={self.decay} and optimizer.warmup={self.warmup} have no measure: "
+                f"This run has no end, by which optimizer.decay={self.decay} and optimizer.warmup={self.warmup} go: "
                 f"give trainer.max_steps or trainer.max_epochs, or decay=constant and a warmup in steps."
             )
         warmup = int(self.warmup) if self.warmup >= 1 or not self.warmup else int(self.warmup * steps)

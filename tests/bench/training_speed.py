@@ -19,6 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from corpus import source
+from rich.console import Console
+from rich.table import Table
+
 HERE = Path(__file__).resolve().parent
 STEPS = {"original": (1, 2), "ours": (2, 6), "bare": (2, 6)}
 """Steps of warm-up, and measured steps, of each side."""
@@ -59,55 +63,63 @@ def measured(side: str, options: dict[str, Any]) -> Result:
 
 
 def report(rounds: list[dict[str, Result]], options: argparse.Namespace) -> None:
-    from corpus import source
-    from rich.console import Console
-    from rich.table import Table
-
-    clock, second = ("cpu", "CPU-second") if options.device == "cpu" else ("wall", "second")
-    titles = {
-        "original": "original recipe (Hugging Face Trainer)",
-        "ours": "dllm_lightning.train",
-        "bare": "bare loop, no Lightning",
+    out = Console(width=100)
+    model = " ".join(["ModernBERT, 4 layers × 128, K = 50,368", *(["with", *options.more] if options.more else [])])
+    facts = {
+        "machine": machine(options.device),
+        "data": source(),
+        "model": model,
+        "step": f"{options.rows} rows of 512 slots, {options.precision}; medians of {len(rounds)} rounds",
+        "sides": "original: transformers.Trainer, rows padded to 512, logits and loss at every slot\n"
+        "ours: what dllm_lightning.train runs; bare: the same packed rows in a loop without Lightning",
+        "memory": "of the process, at its peak" if options.device == "cpu" else "allocated on the device, at its peak",
     }
-    table = Table(title="One training step", title_justify="left")
-    for column in ("", "real tokens", "scored slots", f"{second}s", f"tokens per {second}", "peak memory"):
-        table.add_column(column, justify="left" if not column else "right")
-    for side, title in titles.items():
+    for name, fact in facts.items():
+        out.print(f"{name:<9}" + fact.replace("\n", "\n" + " " * 9), soft_wrap=True, highlight=False)
+    out.print(figures(rounds, *units(options.device)), bars(rounds, *units(options.device)))
+
+
+def units(device: str) -> tuple[str, str]:
+    """Which clock counts, and the name of its unit."""
+    return ("cpu", "CPU-second") if device == "cpu" else ("wall", "second")
+
+
+def figures(rounds: list[dict[str, Result]], clock: str, second: str) -> Table:
+    columns = ("", "real tokens", "scored slots", f"{second}s", f"tokens per {second}", "peak memory")
+    table = grid("One training step", columns)
+    for side in STEPS:
         middle = {key: median(turn[side][key] for turn in rounds) for key in rounds[0][side]}
         speed = median(turn[side]["tokens"] / turn[side][clock] for turn in rounds)
         cells = (f"{middle['tokens']:,.0f}", f"{middle['asked']:,.0f}", f"{middle[clock]:.2f}", f"{speed:,.0f}")
-        table.add_row(title, *cells, f"{middle['peak'] / 2**30:.2f} GiB")
+        table.add_row(side, *cells, f"{middle['peak'] / 2**30:.2f} GiB")
+    return table
 
-    bars = Table(title="Round by round", title_justify="left")
-    for column in ("", "median", "lowest", "highest", "bar", ""):
-        bars.add_column(column, justify="left" if not column else "right")
 
-    def bar(name: str, ratio: Callable[[dict[str, Result]], float], limit: float, above: bool) -> None:
-        ratios = [ratio(turn) for turn in rounds]
-        met = median(ratios) >= limit if above else median(ratios) <= limit
-        cells = (f"{number:.2f}" for number in (median(ratios), min(ratios), max(ratios)))
-        bars.add_row(name, *cells, f"{'≥' if above else '≤'} {limit:g}", "[green]met[/]" if met else "[red]missed[/]")
+def bars(rounds: list[dict[str, Result]], clock: str, second: str) -> Table:
+    """The ratios of each round, and what they should be."""
+    table = grid("Round by round", ("", "median", "lowest", "highest", "bar", ""))
 
     def per_token(side: Result) -> float:
         return side[clock] / side["tokens"]
 
-    bar(f"tokens per {second}, ours / original", lambda r: per_token(r["original"]) / per_token(r["ours"]), 5, True)
-    bar("peak memory, ours / original", lambda r: r["ours"]["peak"] / r["original"]["peak"], 0.5, False)
-    bar("time per token, ours / bare loop", lambda r: per_token(r["ours"]) / per_token(r["bare"]), 1.3, False)
+    def row(name: str, ratios: list[float], bar: str, met: Callable[[float], bool]) -> None:
+        cells = (f"{number:.2f}" for number in (median(ratios), min(ratios), max(ratios)))
+        table.add_row(name, *cells, bar, "[green]met[/]" if met(median(ratios)) else "[red]missed[/]")
 
-    console = Console()
-    console.print(f"machine  {machine(options.device)}")
-    console.print(f"data     {source()}")
-    console.print(
-        f"model    ModernBERT 4 × 128, K = 50,368, {options.precision}; a step is {options.rows} rows of 512 slots"
-    )
-    console.print(table, bars)
-    kind = "of the process" if options.device == "cpu" else "allocated on the device"
-    console.print(f"Peak memory is that {kind}. The first table has medians of {len(rounds)} rounds.")
+    speed = [per_token(turn["original"]) / per_token(turn["ours"]) for turn in rounds]
+    memory = [turn["ours"]["peak"] / turn["original"]["peak"] for turn in rounds]
+    overhead = [per_token(turn["ours"]) / per_token(turn["bare"]) for turn in rounds]
+    row(f"tokens per {second}, ours : original", speed, "≥ 5", lambda ratio: ratio >= 5)
+    row("peak memory, ours : original", memory, "≤ 0.5", lambda ratio: ratio <= 0.5)
+    row("time per token, ours : bare", overhead, "≤ 1.3", lambda ratio: ratio <= 1.3)
+    return table
 
 
-def given(more: Sequence[str]) -> list[str]:
-    return [f"with {' '.join(more)}"] if more else []
+def grid(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    return table
 
 
 def machine(device: str) -> str:

@@ -1,16 +1,22 @@
-"""What is in conf/, found by looking: a new YAML enters the laws by existing. And configurations small enough for tests."""
+"""What is in conf/, found by looking: a new YAML enters the laws by existing. And runs that are small enough for tests."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from dllm_lightning.launch import launch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -36,7 +42,7 @@ TINY = (
 """A run that takes one step in about a second, on whatever data."""
 TINY_TOY = ("data=toy", "data.train_size=32", "data.validation_size=8", "data.test_size=8", "data.eval_batch_size=8")
 
-WORDS = "what is the name of a fruit apple plum pear quince".split()
+WORDS = ["what", "is", "the", "name", "of", "a", "fruit", "apple", "plum", "pear", "quince"]
 SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
 
@@ -100,3 +106,34 @@ def files(folder: Path) -> tuple[str, ...]:
     """The overrides that point `data=tulu` to a small file and a small tokenizer in `folder`."""
     chat, tokenizer = save_chat(folder / "chat.jsonl"), save_tokenizer(folder / "tokenizer")
     return f"data.path={chat}", f"data.tokenizer={tokenizer}", f"data.cache_dir={folder / 'cache'}"
+
+
+class Ran(NamedTuple):
+    """What came of a command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """Runs entry points with command lines, in this process and in `folder`."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.delenv("DLLM_DEBUG", raising=False)
+
+    def __call__(self, *arguments: str, entry: str = "train") -> Ran:
+        module = importlib.import_module(f"dllm_lightning.{entry}")
+        self.monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
+        handlers, code = [*logging.getLogger().handlers], 0
+        try:
+            launch(module.main, entry, getattr(module, "VERBATIM", ()))
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        finally:
+            logging.getLogger().handlers[:] = handlers  # Hydra's write to a stream that ends with the test
+            GlobalHydra.instance().clear()
+        return Ran(code, *self.capsys.readouterr())

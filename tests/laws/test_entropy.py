@@ -1,4 +1,4 @@
-"""On a source whose entropy is known, the bound never beats it, approaches it, and with the exact denoiser equals it."""
+"""On a source of known entropy, the bound never beats it, approaches it, and with the exact denoiser equals it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""W&B never asks: it is online with a key and a network, offline without, and it says so once."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from dllm_lightning import loggers
+
+
+@pytest.fixture(autouse=True)
+def nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield
+    wandb.teardown()  # it remembers what it read
+
+
+def made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options that reach Lightning's logger, which is not built."""
+    options: dict[str, Any] = {}
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **given: options.update(given))
+    loggers.wandb_logger(str(folder / "run"), project="dllm", name="here")
+    assert (folder / "run").is_dir()
+    assert (options["save_dir"], options["project"], options["name"]) == (str(folder / "run"), "dllm", "here")
+    return options
+
+
+def network(monkeypatch: pytest.MonkeyPatch, there: bool) -> list[Any]:
+    """A network, or none; what was tried is remembered."""
+    tried: list[Any] = []
+
+    def connect(address: Any, timeout: float) -> socket.socket:
+        tried.append(address)
+        if not there:
+            raise OSError("no route")
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    return tried
+
+
+def logged_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    host = str(wandb.setup().settings.base_url).removeprefix("https://")
+    (folder / ".netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+    (folder / ".netrc").chmod(0o600)
+
+
+def test_without_a_key_it_goes_offline_says_so_and_tries_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = network(monkeypatch, there=True)
+    with caplog.at_level(logging.WARNING):
+        assert made(tmp_path, monkeypatch)["mode"] == "offline"
+    (said,) = [record.getMessage() for record in caplog.records if record.name == loggers.__name__]
+    assert said.startswith("W&B runs offline, because there is no API key (wandb login, or WANDB_API_KEY).")
+    assert f"wandb sync {tmp_path}/run/wandb/offline-run-*" in said
+    assert tried == []
+
+
+def test_with_a_key_but_no_network_it_goes_offline_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logged_in(monkeypatch, tmp_path)
+    tried = network(monkeypatch, there=False)
+    with caplog.at_level(logging.WARNING):
+        assert made(tmp_path, monkeypatch)["mode"] == "offline"
+    assert len(tried) == 1
+    assert any("cannot be reached" in record.getMessage() for record in caplog.records)
+
+
+def test_with_a_key_and_a_network_it_is_online_and_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logged_in(monkeypatch, tmp_path)
+    network(monkeypatch, there=True)
+    with caplog.at_level(logging.WARNING):
+        assert "mode" not in made(tmp_path, monkeypatch)
+    assert not [record for record in caplog.records if record.name == loggers.__name__]
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_wandb_mode_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    tried = network(monkeypatch, there=False)
+    assert "mode" not in made(tmp_path, monkeypatch)
+    assert tried == []
+
+
+def test_the_curves_of_a_run_that_goes_on_are_kept(tmp_path: Path) -> None:
+    """A new column may come, and the old rows stay."""
+    for step, metrics in ((0, {"loss": 3.0}), (1, {"loss": 2.0, "nelbo": 5.0}), (2, {"loss": 1.0})):
+        logger = loggers.Curves(tmp_path, name="csv", version="")
+        logger.log_metrics(metrics, step)
+        logger.finalize("success")
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["loss"], row["nelbo"]) for row in rows] == [
+        ("0", "3.0", ""),
+        ("1", "2.0", "5.0"),
+        ("2", "1.0", ""),
+    ]
+    assert [file.name for file in (tmp_path / "csv").iterdir()] == ["metrics.csv"]
