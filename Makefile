@@ -26,8 +26,8 @@ setup: $(READY) ## make .venv with everything in it (the other commands do this 
 
 demo: $(READY) ## train a small masked diffusion model on the built-in chat, and ask it questions it has not seen
 	$(PY) -m dllm_lightning.train experiment=quickstart
-	@printf '%s\n' 'Add 12 and 6.' 'Say backwards: 9, 5, 4, 2.' 'In another order: y, s, r.' \
-	  'Which does not belong: lemon, japan, cherry, peach?' 'What comes after tuesday?' >$(RUN)/questions.txt
+	@printf '%s\n' 'Tell me three fruits.' 'From end to start: 1 3 8.' 'How much is 6 + 6?' 'In any new order: 4 3 1.' \
+	  'What is different: green yellow hammer?' 'Which two numbers are between 3 and 7?' >$(RUN)/questions.txt
 	$(PY) -m dllm_lightning.generate ckpt=$(RUN) prompts=$(RUN)/questions.txt
 
 test: $(READY) ## every test; with DLLM_DATA=FOLDER also those on real data

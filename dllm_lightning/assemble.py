@@ -1,7 +1,7 @@
 """The composition root: a configuration becomes objects, each built once, in reading order.
 
-Hydra instantiates the leaves; everything that one part needs of another is handed over here, as an object. `load` is the way
-back: from a checkpoint's recipe, or a Hugging Face folder, to a model that talks.
+Hydra instantiates the leaves; everything that one part needs of another is handed over here, as an object. `load` is
+the way back: from a checkpoint's recipe, or a Hugging Face folder, to a model that talks.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def assemble(cfg: DictConfig) -> Run:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
-    """A model from a checkpoint, a run's folder (its best checkpoint) or a Hugging Face folder of a masked language model.
+    """A model from a checkpoint, a run's folder (its best one) or a Hugging Face folder of a masked language model.
 
     Raises NoModel when there is none.
     """
@@ -118,7 +118,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
 
 
 def recipe(cfg: DictConfig, backbone: Backbone, tokenizer: Any) -> dict[str, Any]:
-    """What a checkpoint carries besides weights, as plain values: the configuration, the network's sizes, the tokenizer's files."""
+    """What a checkpoint carries besides weights, as plain values: configuration, sizes, and the tokenizer's files."""
     config = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(RECIPE)), resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -187,7 +187,7 @@ def _tokenizer(files: Mapping[str, str]) -> Any:
 
 
 def _published(folder: Path, device: torch.device | str) -> Loaded:
-    """A Hugging Face folder: taken as a plain masked diffusion, with the chat template it brings, or ours if it brings none."""
+    """A Hugging Face folder, taken as a plain masked diffusion; its chat template, or ours if it brings none."""
     from transformers import AutoTokenizer
 
     from dllm_lightning.backbone import MaskedLM, ModernBert

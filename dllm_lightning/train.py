@@ -24,9 +24,11 @@ def main(cfg: DictConfig) -> float | None:
     known = (
         ".*number of training batches .* is smaller than the logging interval",
         ".*does not have many workers",
+        ".*It is recommended to use `self.log",
         ".*`isinstance\\(treespec, LeafSpec\\)`",
         ".*'pin_memory' argument is set",
         ".*Checkpoint directory .* exists and is not empty",
+        ".*WeightAveraging callback with a model that overrides the configure_model",
     )
     warnings.filterwarnings("ignore", message="|".join(known))
     for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and limits is in the summary

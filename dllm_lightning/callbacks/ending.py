@@ -49,6 +49,10 @@ class Ending(Checkpoint):
         self.trains_in = os.getpid()
         self.step, self.last = trainer.global_step, float(trainer.estimated_stepping_batches)
 
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        # Loggers have a count of their own, which misses a step when a run goes on from one validated out of turn.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             return  # gradients are being accumulated, and a checkpoint would lose them

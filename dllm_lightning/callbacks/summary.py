@@ -53,7 +53,7 @@ class Summary(L.Callback):
             rows.append(("val/exact_match", f"{metrics['val/exact_match']:.1%} of unseen questions"))
         folder = _short(Path(trainer.default_root_dir))
         rows.append(("folder", str(folder)))
-        rows += [("checkpoint", str(_short(Path(file)))) for file in _checkpoints(trainer)]
+        rows += [("checkpoint", str(_short(file))) for file in _checkpoints(trainer)]
         rows.append(("talk to it", f"python -m dllm_lightning.generate ckpt={folder}"))
         grid = Table.grid(padding=(0, 2))
         for name, value in rows:
@@ -62,14 +62,9 @@ class Summary(L.Callback):
         Console().print(Panel(grid, title="stopped" if stopped else "done", title_align="left", expand=False))
 
 
-def _checkpoints(trainer: L.Trainer) -> list[str]:
-    files = [
-        file
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint)
-        for file in (callback.best_model_path, callback.last_model_path)
-    ]
-    return [file for file in files if file]
+def _checkpoints(trainer: L.Trainer) -> list[Path]:
+    saving = (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint))
+    return sorted({file for each in saving if each.dirpath for file in Path(each.dirpath).glob("*.ckpt")})
 
 
 def _short(path: Path) -> Path:

@@ -3,5 +3,6 @@
 from dllm_lightning.model.mdm import MDM
 from dllm_lightning.model.module import DiffusionModule
 from dllm_lightning.model.optimizer import AdamW
+from dllm_lightning.model.sharded import ShardedModelParallel
 
-__all__ = ["MDM", "AdamW", "DiffusionModule"]
+__all__ = ["MDM", "AdamW", "DiffusionModule", "ShardedModelParallel"]

@@ -1,4 +1,4 @@
-"""What is in conf/, found by looking: a new YAML enters the laws by existing. And runs that are small enough for tests."""
+"""What is in conf/, found by looking, so that a new YAML enters the laws by existing; and runs of a size for tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -122,6 +123,7 @@ class Terminal:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
         monkeypatch.chdir(folder)
+        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # else it composes twice, to look for hydra.mode
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.delenv("DLLM_DEBUG", raising=False)
 

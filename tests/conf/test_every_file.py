@@ -24,7 +24,7 @@ from dllm_lightning.noise import NoiseSchedule
 from dllm_lightning.process import Process
 from dllm_lightning.process.hiding import Hiding
 from dllm_lightning.sampler import Sampler
-from dllm_lightning.schema import check_values, parameters
+from dllm_lightning.schema import check_values
 from tests.conf.configurations import CONF, ENTRIES, PARTS, chosen, composed, group, names, targets
 
 PACKAGE = Path(dllm_lightning.__file__).parent
@@ -66,9 +66,10 @@ def test_every_entry_point_has_a_configuration_that_composes(entry: Path) -> Non
 def test_no_option_is_hidden(file: Path) -> None:
     """What a part takes and has a default for stands in its YAML, where it can be seen and changed."""
     for key, part in ours(file):
-        known, _ = parameters(get_object(part._target_))
-        needed = {name for name in known if default(part._target_, name) is inspect.Parameter.empty}
-        hidden = known.keys() - needed - {*map(str, part)} - HANDED_OVER.get(group(file), set())
+        optional = {
+            n for n, value in declared(get_object(part._target_)).items() if value is not inspect.Parameter.empty
+        }
+        hidden = optional - {*map(str, part)} - HANDED_OVER.get(group(file), set())
         assert not hidden, f"{file.name} says nothing of {hidden} at {key or 'its top'}"
 
 
@@ -77,7 +78,7 @@ def test_no_option_is_dead(file: Path) -> None:
     """Each parameter is read: as an attribute in the package, or in the constructor that takes it."""
     for _, part in ours(file):
         target = get_object(part._target_)
-        for name in parameters(target)[0].keys() & {*map(str, part)}:
+        for name in declared(target).keys() & {*map(str, part)}:
             attribute = any(re.search(rf"\.{name}\b", text) for text in SOURCE.values())
             by_name = "getattr(self, " in SOURCE[Path(inspect.getfile(target))]
             assert attribute or by_name or name in read_in(target), f"nobody reads {name} of {part._target_}"
@@ -138,14 +139,16 @@ def test_the_original_recipe_has_every_number_of_the_original() -> None:
     assert (cfg.data.validation_size, cfg.data.split_seed, cfg.trainer.precision) == (0.05, 42, "bf16-mixed")
 
 
-def default(target: str, name: str) -> Any:
-    """The default of a parameter, from the class that declares it."""
-    found = get_object(target)
-    for kind in found.__mro__ if inspect.isclass(found) else (found,):
-        taken = inspect.signature(kind).parameters if kind is not object else {}
-        if name in taken:
-            return taken[name].default
-    return inspect.Parameter.empty
+def declared(target: Any) -> dict[str, Any]:
+    """The parameters that our own code declares, with their defaults; not those of a library's class above it."""
+    kinds = target.__mro__ if inspect.isclass(target) else (target,)
+    found: dict[str, Any] = {}
+    for kind in (kind for kind in kinds if kind.__module__.startswith("dllm_lightning.")):
+        function = vars(kind).get("__init__", lambda: None) if inspect.isclass(kind) else kind
+        taken = inspect.signature(function).parameters
+        named = (each for each in taken.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY))
+        found = {each.name: each.default for each in named if each.name != "self"} | found
+    return found
 
 
 def read_in(target: Any) -> set[str]:

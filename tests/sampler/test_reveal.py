@@ -35,7 +35,7 @@ def reveals(steps: list[Step]) -> list[list[int]]:
 
 
 def the_original_loop(seed: int, canvas: Canvas, tokens: list[int]) -> list[tuple[int, int]]:
-    """(slot, token) as written by: softmax everywhere, the mask forbidden, the most probable `tokens` of masked slots."""
+    """(slot, token) as written: softmax everywhere, the mask forbidden, the most probable `tokens` of masked slots."""
     network, ids, written = LittleNetwork(VOCAB, seed), canvas.ids.clone(), []
     for count in tokens:
         everywhere = torch.arange(ids.shape[1])
