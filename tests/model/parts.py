@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from dllm_lightning.loss import Loss, WeightedCE
@@ -108,7 +109,9 @@ class Recorder(L.Callback):
 
 
 def gradients(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    """Whole ones, where they are sharded."""
+    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return {name: (g.full_tensor() if isinstance(g, DTensor) else g).clone() for name, g in found.items()}
 
 
 def fit(model: MDM, data: Data, folder: Path, **options: Any) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 from torch.testing import assert_close
 
 from dllm_lightning.loss import Loss, MaskedCE
 from dllm_lightning.loss.loss import Per
+from dllm_lightning.model import ShardedModelParallel
 from tests.laws.parts import LOSSES
 from tests.model.parts import Data, NoiseOfDocuments, canvas, documents, fit, gradients, module
 
@@ -52,6 +56,25 @@ def test_a_step_on_several_ranks_is_the_step_of_one(tmp_path: Path) -> None:
     both = fit(module(kind=NoiseOfDocuments), Data(*ranks), tmp_path / "both", **options)
     same(both, fit(module(kind=NoiseOfDocuments), Data(WHOLE), tmp_path / "one"))
     assert_close(torch.load(tmp_path / "both" / "1.pt")["gradients"], both["gradients"])
+
+
+def shard(rank: int, port: int, folder: Path, ranks: Any) -> None:
+    """What a launcher would do for one of two processes."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    os.environ["LOCAL_RANK"] = str(rank)
+    options = {"accumulate_grad_batches": 2, "devices": 2, "strategy": ShardedModelParallel("gloo")}
+    fit(module(kind=NoiseOfDocuments), Data(*ranks), folder, **options, gradient_clip_val=1000.0)
+
+
+def test_a_step_of_a_sharded_model_is_the_step_of_a_whole_one(tmp_path: Path) -> None:
+    """FSDP2 on two CPU processes."""
+    ranks = [UNEVEN[0], UNEVEN[1], UNEVEN[3], UNEVEN[5]], [UNEVEN[2], canvas([]), UNEVEN[4], canvas([])]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(shard, (port, tmp_path / "shards", ranks), nprocs=2, start_method="fork")
+    sharded = torch.load(tmp_path / "shards" / "0.pt")
+    same(sharded, fit(module(kind=NoiseOfDocuments), Data(WHOLE), tmp_path / "one"))
 
 
 def test_a_batch_that_asks_for_nothing_gives_every_parameter_a_gradient_of_zero(tmp_path: Path) -> None:
