@@ -57,9 +57,25 @@ class Backbone(nn.Module, ABC):
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
         """From states to logits, as a module whose parameters may be tied to the embedding."""
 
+    @property
     @abstractmethod
-    def head_parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters of `head`, tied ones too."""
+    def decoder(self) -> nn.Linear:
+        """The last part of `head`; its weight may be tied to the embedding."""
+
+    def features(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """What the decoder reads: a hook catches it, and lets the decoder read nothing."""
+        caught: list[Tensor] = []
+
+        def catch(decoder: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            caught.append(inputs[0])
+            return (inputs[0][:0],)
+
+        hook = self.decoder.register_forward_pre_hook(catch)
+        try:
+            self.head(states)
+        finally:
+            hook.remove()
+        return caught[0]
 
     def forward(
         self,
@@ -79,4 +95,4 @@ class Backbone(nn.Module, ABC):
         if score is None:
             return self.head(states)
         weight = torch.ones(len(at), device=at.device) if weight is None else weight
-        return score_in_chunks(self.head, self.head_parameters(), states, score, weight, self.chunk)
+        return score_in_chunks(self.decoder, self.features(states), score, weight, self.chunk)

@@ -123,10 +123,9 @@ class MaskedLM(Backbone):
             f"{_OTHERS}"
         )
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        head = self.head
-        assert isinstance(head, nn.Module)
-        return [p for p in head.parameters() if p.requires_grad]
+    @property
+    def decoder(self) -> nn.Linear:
+        return self.network.get_output_embeddings()
 
     @torch.no_grad()
     def _check(self) -> None:

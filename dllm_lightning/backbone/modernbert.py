@@ -46,10 +46,6 @@ class ModernBert(MaskedLM):
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
         return lambda states: self.network.decoder(self.network.head(states))
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        parts = (self.network.head, self.network.decoder)
-        return [p for part in parts for p in part.parameters() if p.requires_grad]
-
     @property
     def _window(self) -> int:
         return int(self.network.config.local_attention) // 2

@@ -67,8 +67,9 @@ class Oracle(Backbone):
     def head(self) -> Any:
         raise NotImplementedError
 
-    def head_parameters(self) -> list[nn.Parameter]:
-        return []
+    @property
+    def decoder(self) -> nn.Linear:
+        raise NotImplementedError
 
     def encode(self, *_: Any) -> Tensor:
         raise NotImplementedError
