@@ -17,6 +17,8 @@ def main(cfg: DictConfig) -> float | None:
     import warnings
     from pathlib import Path
 
+    import torch
+
     from dllm_lightning.assemble import assemble
     from dllm_lightning.callbacks import Ending
     from dllm_lightning.checkpoints import check_resumable, to_resume
@@ -33,6 +35,10 @@ def main(cfg: DictConfig) -> float | None:
     warnings.filterwarnings("ignore", message="|".join(known))
     for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and limits is in the summary
         logging.getLogger(library).setLevel(logging.WARNING)
+    if cfg.threads is not None:
+        if not isinstance(cfg.threads, int) or cfg.threads < 1:
+            raise ValueError(f"threads={cfg.threads} is no number of threads: give a whole number, 1 or more, or null.")
+        torch.set_num_threads(cfg.threads)
     checkpoint = to_resume(cfg.resume, Path(cfg.folder))
     trainer, module, data, callbacks = assemble(cfg)
     if checkpoint is not None:

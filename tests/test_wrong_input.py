@@ -89,6 +89,7 @@ ON_TOY = (
     case("backbone=masked_lm data.packing=true", "MaskedLM", "data.packing=false"),
     case("data/template=native", "no chat template", "data/template=turns"),
     # checkpoints
+    case("threads=0", "threads=0", "give a whole number, 1 or more"),
     case("resume={here}/nothing.ckpt", "nothing.ckpt", "give a file, auto, or null"),
     case("resume={here}/garbage.ckpt", "garbage.ckpt", "no readable checkpoint"),
     # where it should go

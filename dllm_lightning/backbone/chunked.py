@@ -32,7 +32,7 @@ def score_in_chunks(
     if torch.is_grad_enabled():
         return _Chunked.apply(score, size, weight, features, decoder.weight, decoder.bias)
     chunks = _projected(features, decoder.weight, decoder.bias, size)
-    values = torch.cat([score(logits, start, stop) for logits, start, stop in chunks])
+    values = torch.cat([score(logits, start, stop).clone() for logits, start, stop in chunks])
     return (weight * values[:, 0]).sum(), values
 
 
@@ -56,7 +56,7 @@ class _Chunked(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += grad.sum(0, dtype=grad_bias.dtype)
             totals.append(total.detach())
-            values.append(scored.detach())
+            values.append(scored.detach().clone())  # it may be a view of the logits
         ctx.save_for_backward(grad_features, grad_matrix, grad_bias)
         all_values = torch.cat(values)
         ctx.mark_non_differentiable(all_values)

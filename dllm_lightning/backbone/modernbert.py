@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from dllm_lightning.backbone.masked_lm import MaskedLM
 from dllm_lightning.backbone.networks import InvalidBackbone

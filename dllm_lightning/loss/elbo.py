@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_lightning.loss.loss import Loss
-from dllm_lightning.process import Process
+from dllm_lightning.process import MaskedDiffusion, Process
 from dllm_lightning.types import Slots
 
 
@@ -16,6 +16,9 @@ class Elbo(Loss):
 
     def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
         return process.nelbo(log_p_x0, slots)
+
+    def reads_truth(self, process: Process) -> bool:
+        return isinstance(process, MaskedDiffusion)
 
     def refuses(self, process: Process) -> str | None:
         if process.why_no_bound is None:

@@ -55,6 +55,13 @@ class Loss(ABC):
         """Why this loss has no meaning under a process that it accepts by type; None if it has."""
         return None
 
+    def reads_truth(self, process: Process) -> bool:
+        """Whether the true token's column is all that is read of log_p_x0.
+
+        Then that column may be all that is made: K = 1, and each slot's x_0 is 0, the number of its column.
+        """
+        return False
+
     def share(self, batch: Corrupted) -> Share:
         """This batch's part in the global mean (see `per`)."""
         counted = batch.asked if self.counts_asked else batch.clean.editable

@@ -24,3 +24,6 @@ class MaskedCE(Loss):
 
     def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
         return surprise(log_p_x0, slots)
+
+    def reads_truth(self, process: Process) -> bool:
+        return True

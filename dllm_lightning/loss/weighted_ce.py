@@ -45,6 +45,9 @@ class WeightedCE(Loss):
         weight = weight if self.max_weight is None else weight.clamp(max=self.max_weight)
         return weight.to(log_p_x0) * surprise(log_p_x0, slots)
 
+    def reads_truth(self, process: Process) -> bool:
+        return True
+
     def refuses(self, process: Process) -> str | None:
         assert isinstance(process, MaskedDiffusion)
         if self.weight == "level" or process.weight(torch.tensor([0.5])).item() > 0:

@@ -80,7 +80,12 @@ class DiffusionModule(L.LightningModule, ABC):
 
         def score(logits: Tensor, start: int, stop: int) -> Tensor:
             chunk = slots.chunk(start, stop)
-            return self.loss(self.process.log_p_x0(logits, chunk), chunk, self.process)[:, None]
+            if self.loss.reads_truth(self.process):
+                log_p_x0 = self.process.log_truth(logits, chunk)
+                chunk = chunk._replace(x0=torch.zeros_like(chunk.x0))
+            else:
+                log_p_x0 = self.process.log_p_x0(logits, chunk)
+            return self.loss(log_p_x0, chunk, self.process)[:, None]
 
         nats, _ = self(batch, score=score, weight=share.weight)
         self._sums += torch.stack([nats.detach(), share.total]).double()

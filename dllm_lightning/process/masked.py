@@ -13,6 +13,7 @@ from dllm_lightning.noise import LogLinear
 from dllm_lightning.process.draws import Draws
 from dllm_lightning.process.hiding import Bernoulli, Hiding, Replace
 from dllm_lightning.process.process import NoBound, Process
+from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots
 
 
@@ -49,6 +50,9 @@ class MaskedDiffusion(Process):
         never[self.vocab.mask_id] = -torch.inf
         never[self.vocab.length :] = -torch.inf
         return (logits + never).log_softmax(-1)
+
+    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
+        return LogTruth.apply(logits, slots.x0, self.vocab.mask_id, self.vocab.length)
 
     def posterior(
         self,

@@ -51,6 +51,10 @@ class Process(ABC):
     def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
         """The network's belief about the clean tokens, normalised, at least in float32."""
 
+    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
+        """The true token's column of `log_p_x0`. The logits are used up: it may write over them."""
+        return self.log_p_x0(logits, slots).gather(1, slots.x0[:, None])
+
     @abstractmethod
     def posterior(
         self,

@@ -201,7 +201,7 @@ def bare(run: Run, options: Options, clock: Clock) -> None:
 
         def score(logits: Tensor, start: int, stop: int) -> Tensor:
             chunk = slots.chunk(start, stop)  # noqa: B023, read within this turn of the loop
-            return loss(process.log_p_x0(logits, chunk), chunk, process)[:, None]
+            return -process.log_truth(logits, chunk)
 
         with autocast:
             nats, _ = backbone(batch.x_t, batch.t, canvas.segment, slots.at, score, share.weight / share.total)
