@@ -72,6 +72,23 @@ def test_without_gradients_the_values_are_the_same() -> None:
     assert_close(without[1], with_gradients[1])
 
 
+def test_all_chunks_use_one_memory_which_the_score_may_write_over() -> None:
+    backbone, places = modernbert(chunk=4).double(), set()
+
+    def wasteful(logits: Tensor, start: int, stop: int) -> Tensor:
+        places.add(logits.data_ptr())
+        values = score(logits, start, stop)
+        logits.detach().add_(1)  # nobody misses them
+        return values
+
+    with torch.no_grad():
+        total, values = backbone(IDS, torch.zeros(IDS.shape), SEGMENT, AT, score=wasteful, weight=WEIGHT)
+        expected, expected_values = at_once(backbone, AT, WEIGHT)
+    assert len(places) == 1
+    assert_close(total, expected)
+    assert_close(values, expected_values)
+
+
 def test_frozen_heads_and_frozen_bodies_train_what_is_left() -> None:
     for frozen in ("network.decoder", "network.head", "network.model"):
         backbone = modernbert(sizes={"tie_word_embeddings": False}, chunk=4).double()
