@@ -77,28 +77,3 @@ def _is_ours(target: str) -> bool:
     except ImportError:
         return False
     return isinstance(found, type) and found.__module__.partition(".")[0] == PACKAGE
-
-
-def check_resumable(file: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Raises NoModel when the checkpoint holds another network than the one with this state."""
-    saved = read_checkpoint(file)["state_dict"]
-    for name in {**state, **saved}:
-        here, there = (list(each[name].shape) if name in each else "missing" for each in (state, saved))
-        if here != there:
-            raise NoModel(
-                f"{str(file)!r} is of another network ({name} is {there} there and {here} here). "
-                f"Choose another run=NAME, or resume=null to start anew in its place."
-            )
-
-
-def to_resume(resume: str | None, folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from. Raises NoModel for a named one that is not there, or cannot be read."""
-    if resume is None:
-        return None
-    file = folder / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume)
-    if file.is_file():
-        read_checkpoint(file)
-        return file
-    if resume == "auto":
-        return None
-    raise NoModel(f"There is no checkpoint at resume={resume!r}: give a file, auto, or null.")

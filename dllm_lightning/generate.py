@@ -34,7 +34,7 @@ def main(cfg: DictConfig, ckpt: str | None = None, prompt: str | None = None, pr
 
     import torch
 
-    from dllm_lightning.assemble import load
+    from dllm_lightning.loading import load
     from dllm_lightning.speaker import Speaker
     from dllm_lightning.terminal import Chat
 

@@ -1,18 +1,20 @@
 """How an entry point starts: it finds the configuration, hands it to `main`, and tells mistakes in one sentence.
 
 Hydra composes the configuration and runs sweeps. Its messages, and our own, end as one line on stderr and exit code 2;
-DLLM_DEBUG=1 shows the traceback instead. Nothing heavy is imported here, so that asking for help costs nothing.
+debug=true, or DLLM_DEBUG=1, shows the traceback instead. Nothing heavy is imported here, so that asking for help costs
+nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,11 +22,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from dllm_lightning import jobs
+from dllm_lightning.crew import Crew
+from dllm_lightning.jobs import Main, Words
 from dllm_lightning.mistakes import sentence
-
-Main = Callable[..., Any]
+from dllm_lightning.sweep import SweepReport
 
 
 def conf_dir() -> Path:
@@ -38,45 +42,85 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
     """Runs `main(cfg)` with the configuration `config_name` and the overrides on the command line.
 
     Keys in `verbatim` never meet Hydra's grammar: `prompt=a = {b}, ${c}` reaches `main` as the keyword argument
-    `prompt`, character for character. Only those given are passed.
+    `prompt`, character for character. Only those given are passed. A process that was started for a job that is
+    composed already runs it and asks nobody.
     """
     overrides, texts = split(sys.argv[1:], verbatim)
-    sys.argv[1:] = overrides = [quoted(argument) for argument in overrides]
+    if {"debug=true", "debug=True", "debug=1"} & {*overrides}:
+        os.environ["DLLM_DEBUG"] = "1"  # for the processes of this run too
+
+    def line_of(error: BaseException) -> str | None:
+        return sentence(error, conf_dir(), config_name, overrides)
+
+    with telling(line_of):
+        if (cfg := jobs.received()) is not None:
+            quietly()
+            if "LOCAL_RANK" in os.environ:  # one of several processes that train together
+                main(cfg)
+            else:
+                jobs.attempt(main, cfg, Path(cfg.folder), line_of)
+        elif (crew := Crew.present()) is None:
+            compose(main, config_name, overrides, texts, line_of)
+        elif crew.rank > 0:
+            quietly()
+            with jobs.handed_on(cfg := crew.listen()), crew.following():
+                main(cfg)
+        else:
+            with crew.waiting():
+                if {"-m", "--multirun"} & {*overrides}:
+                    raise ValueError("A sweep starts the processes of its jobs by itself: leave torchrun or srun out.")
+                compose(crew.led(main), config_name, overrides, texts, line_of)
+
+
+def compose(main: Main, config_name: str, overrides: list[str], texts: dict[str, str], line_of: Words) -> None:
+    """Lets Hydra compose the configuration, or those of a sweep, and runs `main` on each."""
+    sys.argv[1:] = [quoted(argument) for argument in overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the sentence is made here
     Folders.made.clear()
-    stopped = []  # jobs of a sweep
-
-    def told(error: Exception) -> str | None:
-        return None if os.environ.get("DLLM_DEBUG") else sentence(error, conf_dir(), config_name, overrides)
+    failed = []  # jobs of a sweep
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> Any:
-        try:
-            return main(cfg, **texts)
-        except Exception as error:
-            if (line := told(error)) is None:
-                raise
-            this = HydraConfig.get()
-            if this.mode != RunMode.MULTIRUN:
-                leave(line)
-            stopped.append(this.job.num)  # the other jobs still run
-            print(f"Job {this.job.num}: {line}", file=sys.stderr, flush=True)
-            discard(folder := Path(this.runtime.output_dir), folder)
-            return float("nan")  # no value, to a sweeper that waits for one
+        here = HydraConfig.get()
+        if here.mode != RunMode.MULTIRUN:
+            with telling(line_of), jobs.handed_on(cfg):  # before Hydra has its say
+                return main(cfg, **texts)
+        folder = Path(here.runtime.output_dir)
+        result = jobs.of_sweep(main, cfg, folder, line_of, apart="BasicLauncher" in here.launcher._target_)
+        if result["status"] == "failed":
+            failed.append(folder.name)
+        return result.get("metrics", {}).get(OmegaConf.select(here, "callbacks.report.metric"))
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
-        if stopped:
-            leave(f"{len(stopped)} of the jobs did not run: {', '.join(map(str, stopped))}.")
+    except KeyboardInterrupt:
+        if SweepReport.interrupted is not None:
+            SweepReport.interrupted()
+        raise
+    if failed:
+        leave(f"{len(failed)} of the jobs failed: {', '.join(failed)}.")
+
+
+@contextlib.contextmanager
+def telling(line_of: Words) -> Iterator[None]:
+    """Turns what ends a program into its exit code, and a mistake of the user's into one line."""
+    try:
+        yield
     except BrokenPipeError:  # the reader of our output has gone (| head): so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if (line := told(error)) is None:
+        if os.environ.get("DLLM_DEBUG") or (line := line_of(error)) is None:
             raise
         leave(line)
+
+
+def quietly() -> None:
+    """Logs as Hydra would let it; of processes that train together, the first one alone."""
+    level = logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s")
 
 
 def leave(line: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import netrc
 import os
 import socket
-import warnings
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -21,29 +23,57 @@ log = logging.getLogger(__name__)
 
 
 class Curves(CSVLogger):
-    """Lightning's CSV logger, but a run that goes on adds its rows to the metrics.csv of before."""
+    """Lightning's CSV logger, but a run that goes on keeps the metrics.csv of before, up to where it goes on from."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
-            self._experiment = _Appending(self.log_dir)
+            self._experiment = _Continued(self.log_dir)
         return self._experiment
 
+    def forget(self, step: int) -> None:
+        """Drops what was logged from this step on: it will be done, and logged, again."""
+        keep_rows(Path(self.log_dir) / _Continued.NAME_METRICS_FILE, lambda row: int(row["step"]) < step)
 
-class _Appending(ExperimentWriter):
-    def __init__(self, log_dir: str) -> None:
-        file = Path(log_dir) / self.NAME_METRICS_FILE
-        aside = file.with_suffix(".before")
-        if file.is_file():
-            file.replace(aside)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it would delete what is there
-            super().__init__(log_dir)
-        if aside.is_file():
-            aside.replace(file)
-            with file.open(newline="", encoding="utf-8") as written:
-                self.metrics_keys = next(csv.reader(written), [])
+
+class _Continued(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:  # Lightning's deletes what is there
+        self.metrics_keys, _ = _read(Path(self.metrics_file_path))
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        _, rows = _read(file := Path(self.metrics_file_path))
+        _write(file, fieldnames, rows)
+
+
+def keep_rows(file: Path, wanted: Callable[[dict[str, str]], bool]) -> None:
+    """Drops rows from a CSV file, and the last line if a killed run left only half of it."""
+    if not file.is_file():
+        return
+    columns, rows = _read(file)
+    if columns:
+        _write(file, columns, [row for row in rows if wanted(row)])
+    else:
+        file.unlink()
+
+
+def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and rows of a CSV file, as far as their lines are whole; nothing where there is no such file."""
+    if not file.is_file():
+        return [], []
+    text = file.read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    return [*(reader.fieldnames or [])], [row for row in reader if None not in row.values()]
+
+
+def _write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+    """Whole or not at all."""
+    aside = file.with_name(f".{file.name}.partial")
+    with aside.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    aside.replace(file)
 
 
 def wandb_logger(folder: str, **options: Any) -> Any:
@@ -55,8 +85,16 @@ def wandb_logger(folder: str, **options: Any) -> Any:
         options["mode"] = "offline"  # the environment is not read again
         sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
         rank_zero_only(log.warning)(sentence, reason, folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(save_dir=folder, log_model=False, **options)
+    return WandbLogger(save_dir=folder, log_model=False, id=_run_id(Path(folder)), resume="allow", **options)
+
+
+def _run_id(folder: Path) -> str:
+    """The same whenever a run goes on: its curves are one."""
+    file = folder / "wandb" / "run-id.txt"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{uuid.uuid4().hex[:8]}\n")
+    return file.read_text().strip()
 
 
 def _why_offline() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ from omegaconf import DictConfig, MissingMandatoryValue
 from omegaconf.errors import OmegaConfBaseException
 
 PACKAGE = Path(__file__).resolve().parent
+EXTRAS = {
+    "hydra/sweeper/optuna": "search",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+}
+"""What of Hydra's household comes with an extra of this package."""
 
 
 def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequence[str]) -> str | None:
@@ -28,8 +35,12 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
     match error:
         case OverrideParseException():
             return _unreadable(error.override)
+        case MissingConfigException() if extra := EXTRAS.get(error.missing_cfg_file or ""):
+            return f"{error.missing_cfg_file} is not installed: pip install 'dllm-lightning[{extra}]'."
         case MissingConfigException():
             return _no_option(error)
+        case ValueError() if str(error).startswith("No trials are completed"):  # Optuna's last word
+            return "No trial of the search came to its end; the table says why."
         case ConfigCompositionException() if found := re.search(r"[Cc]ould not override '([^']+)'", str(error)):
             return no_such_key(found[1], _keys(found[1], conf, config_name, overrides))
         case ValueError() if str(error).startswith("Config group override must be"):
@@ -47,12 +58,16 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
             return sentence(error.__cause__, conf, config_name, overrides) or _line(error)
         case HydraException() | OmegaConfBaseException():
             return _line(error)
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"There is no room left on the disk{f' for {error.filename}' if error.filename else ''}: make some."
         case OSError() if error.filename is not None and error.strerror is not None:
             return f"{error.strerror}: {str(error.filename)!r}."
         case ValueError() | OSError() if _raised_here(error.__traceback__):
             return _line(error)
         case _ if type(error).__name__ == "MisconfigurationException":  # Lightning's own word for it
             return _line(error)
+        case _ if type(error).__name__ == "ProcessRaisedException":  # of a process that was forked to train
+            return _told_elsewhere(str(error))
     return None
 
 
@@ -126,6 +141,15 @@ def _flat(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
         node = cfg._get_node(key)
         if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
             yield from _flat(node, f"{prefix}{key}.")
+
+
+def _told_elsewhere(traceback: str) -> str | None:
+    """The sentence at the end of another process's traceback, if this package raised it."""
+    frames = re.findall(r'^ *File "(.+?)", line \d+', traceback, re.MULTILINE)
+    found = re.search(r"^dllm_lightning[\w.]*: (.+)\Z|^ValueError: (.+)\Z", traceback.strip(), re.MULTILINE | re.DOTALL)
+    if not found or not frames or not Path(frames[-1]).is_relative_to(PACKAGE):
+        return None
+    return " ".join((found[1] or found[2]).split())
 
 
 def _line(error: BaseException) -> str:

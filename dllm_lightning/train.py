@@ -14,6 +14,7 @@ def main(cfg: DictConfig) -> float | None:
     """Trains; returns the last `val/nelbo`, which a sweep may minimise."""
     import contextlib
     import logging
+    import sys
     import warnings
     from pathlib import Path
 
@@ -21,7 +22,8 @@ def main(cfg: DictConfig) -> float | None:
 
     from dllm_lightning.assemble import assemble
     from dllm_lightning.callbacks import Ending
-    from dllm_lightning.checkpoints import check_resumable, to_resume
+    from dllm_lightning.result import read_result
+    from dllm_lightning.resume import check_resumable, to_resume
 
     known = (
         ".*number of training batches .* is smaller than the logging interval",
@@ -39,18 +41,21 @@ def main(cfg: DictConfig) -> float | None:
         if not isinstance(cfg.threads, int) or cfg.threads < 1:
             raise ValueError(f"threads={cfg.threads} is no number of threads: give a whole number, 1 or more, or null.")
         torch.set_num_threads(cfg.threads)
-    checkpoint = to_resume(cfg.resume, Path(cfg.folder))
+    folder = Path(cfg.folder)
+    checkpoint = to_resume(cfg.resume, folder)
     trainer, module, data, callbacks = assemble(cfg)
     if checkpoint is not None:
-        check_resumable(checkpoint, module.state_dict())
-        print(f"Going on from {checkpoint}")
+        check_resumable(checkpoint, module)
+        if trainer.is_global_zero:
+            print(f"Going on from {checkpoint}", flush=True)
     ending = next((callback for callback in callbacks if isinstance(callback, Ending)), None)
     with ending.listening(trainer) if ending is not None else contextlib.nullcontext():
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    if ending is not None and ending.asked:
+    result = read_result(folder)
+    if result.get("status") == "stopped":
         if trainer.is_global_zero:
             print(f"To go on, give the same command with run={cfg.run}")
-        raise KeyboardInterrupt
+        sys.exit(128 + result["signal"])
     if "val/nelbo" not in trainer.callback_metrics:  # a run that was done already, or does not validate
         trainer.validate(module, data, verbose=False)
     nelbo = trainer.callback_metrics.get("val/nelbo")

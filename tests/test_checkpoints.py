@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.testing import assert_close
 
-from dllm_lightning.assemble import Run, assemble, load
+from dllm_lightning.assemble import Run, assemble
 from dllm_lightning.backbone import ModernBert
-from dllm_lightning.checkpoints import NoModel, check_resumable, checkpoint_in, read_checkpoint, to_resume
+from dllm_lightning.checkpoints import NoModel, checkpoint_in, read_checkpoint
 from dllm_lightning.data.toy import toy_tokenizer
+from dllm_lightning.loading import load
 from dllm_lightning.process import FloorCount
+from dllm_lightning.resume import to_resume
 from dllm_lightning.types import Canvas
 from tests.conf.configurations import TINY, TINY_TOY, composed
 
@@ -94,7 +96,7 @@ def test_a_recipe_is_plain_values(trained: Trained) -> None:
     """What json can write, and what torch reads back without trusting it."""
     recipe = torch.load(last(trained), weights_only=True)["recipe"]
     assert json.loads(json.dumps(recipe)) == recipe
-    assert recipe.keys() == {"config", "backbone", "tokenizer"}
+    assert recipe.keys() == {"config", "backbone", "tokenizer", "command"}
     assert recipe["config"]["noise"]["max_ratio"] == 0.9
     assert "trainer" not in recipe["config"] and "folder" not in recipe["config"]
 
@@ -193,7 +195,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, trained: Tr
 
 @pytest.mark.parametrize(
     "target",
-    ["os.mkdir", "dllm_lightning.checkpoints.torch.save", "dllm_lightning.assemble.load", "dllm_lightning.nothing.At"],
+    ["os.mkdir", "dllm_lightning.checkpoints.torch.save", "dllm_lightning.loading.load", "dllm_lightning.nothing.At"],
 )
 @pytest.mark.parametrize("part", ["noise", "process.hiding", "data.template", "sampler", "backbone"])
 def test_a_recipe_that_names_anything_but_our_classes_is_refused(
@@ -219,24 +221,3 @@ def test_a_tokenizer_file_outside_of_its_folder_is_refused(tmp_path: Path, train
     with pytest.raises(NoModel, match="lies outside its folder"):
         load(tmp_path / "changed.ckpt")
     assert not (tmp_path / "made").exists()
-
-
-def test_a_run_goes_on_from_the_last_checkpoint_in_its_folder(trained: Trained, tmp_path: Path) -> None:
-    assert to_resume("auto", trained.folder) == last(trained)
-    assert to_resume("auto", tmp_path) is None
-    assert to_resume(None, trained.folder) is None
-    assert to_resume(str(last(trained)), tmp_path) == last(trained)
-    with pytest.raises(NoModel, match=r"There is no checkpoint at resume='nowhere\.ckpt'"):
-        to_resume("nowhere.ckpt", trained.folder)
-
-
-def test_a_run_does_not_go_on_with_another_network(trained: Trained) -> None:
-    state = trained.run.module.state_dict()
-    check_resumable(last(trained), state)
-    name = "backbone.network.decoder.bias"
-    with pytest.raises(
-        NoModel, match=r"is of another network \(backbone\.network\.decoder\.bias is \[\d+\] there and \[3\]"
-    ):
-        check_resumable(last(trained), state | {name: torch.zeros(3)})
-    with pytest.raises(NoModel, match=r"and missing here\)\. Choose another run=NAME, or resume=null"):
-        check_resumable(last(trained), {key: value for key, value in state.items() if key != name})

@@ -39,7 +39,7 @@ def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.delenv("DLLM_DEBUG", raising=False)
-    monkeypatch.setattr("dllm_lightning.assemble.load", lambda path, device: parrot())
+    monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: parrot())
 
     def run(*arguments: str, stdin: str = "", ckpt: str | None = "model.ckpt") -> Said:
         given = [] if ckpt is None else [f"ckpt={ckpt}"]
@@ -189,6 +189,6 @@ def test_without_a_model_it_says_what_to_give(generate: Generate) -> None:
 
 def test_a_checkpoint_may_be_called_anything(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("dllm_lightning.assemble.load", lambda path, device: asked.append(path) or parrot())
+    monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: asked.append(path) or parrot())
     generate("prompt=a", ckpt="runs/a b/epoch=3-step=200, {x}.ckpt")
     assert asked == ["runs/a b/epoch=3-step=200, {x}.ckpt"]

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dllm_lightning.assemble import load
-from dllm_lightning.checkpoints import NoModel
+from dllm_lightning.loading import load
+from dllm_lightning.resume import Changed
 from dllm_lightning.train import main
 from tests.conf.configurations import CONF, TINY, TINY_TOY, composed
 
@@ -55,7 +55,7 @@ def test_a_run_leaves_its_model_its_curves_and_its_samples_and_says_where(
     assert column(tmp_path, "val/nelbo")[4] == pytest.approx(nelbo, rel=1e-6)
     assert len(column(tmp_path, "val/nelbo")) == len(column(tmp_path, "val/exact_match")) == 3
     assert (tmp_path / "samples.csv").read_text().count("\n") == 1 + 3
-    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     shown = capsys.readouterr().out
     assert shown.count("done") == 1 and "5 steps in" in shown and f"{nelbo:.3f} ± " in shown
     assert load(tmp_path).config.seed == 0
@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_takes_the_steps_of_one_that_never_stopped(tmp_path: 
 
 def test_another_network_in_the_folder_is_refused_before_training(tmp_path: Path) -> None:
     run(tmp_path, "trainer.max_steps=1")
-    with pytest.raises(NoModel, match=r"is of another network .* Choose another run=NAME, or resume=null"):
+    with pytest.raises(Changed, match=r"backbone\.config\.intermediate_size=16 \(now 24\).*run=NAME; resume=null"):
         run(tmp_path, "trainer.max_steps=2", "backbone.config.intermediate_size=24")
     run(tmp_path, "trainer.max_steps=1", "backbone.config.intermediate_size=24", "resume=null")
 
@@ -130,8 +130,8 @@ def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
     command = [*COMMAND[:3], "-m", *COMMAND[3:], *sweep]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for job, ratio in (("0", 0.5), ("1", 0.9)):
-        assert load(tmp_path / job).process.schedule.max_ratio == ratio
+    for ratio in (0.5, 0.9):
+        assert load(tmp_path / f"noise.max_ratio={ratio}").process.schedule.max_ratio == ratio
 
 
 @pytest.mark.slow

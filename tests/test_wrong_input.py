@@ -95,6 +95,24 @@ ON_TOY = (
     # where it should go
     case("hydra.run.dir={here}/file.txt/run", "file.txt"),
 )
+WRONG: dict[str, tuple[Any, str]] = {
+    "number": (7, "not a mapping"),
+    "none": ({"messages": None}, "no messages"),
+    "text": ({"messages": "hello"}, "messages is text, not a list"),
+    "word": ({"messages": ["hello"]}, "a message is text, not a mapping"),
+    "nameless": ({"messages": [{"content": "hello"}]}, "a message without a role"),
+    "tool": ({"messages": [ASKED, {"role": "tool", "content": "a"}]}, "unknown role 'tool'"),
+    "order": ({"messages": [{"role": "assistant", "content": "a"}, ASKED]}, "roles out of order"),
+    "null": ({"messages": [ASKED, {"role": "assistant", "content": None}]}, "content is null, not text"),
+    "digit": ({"messages": [ASKED, {"role": "assistant", "content": 3}]}, "content is a number, not text"),
+    "list": ({"messages": [ASKED, {"role": "assistant", "content": ["a"]}]}, "content is a list, not text"),
+    "half": ({"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]}, "half a surrogate pair"),
+    "blank": ({"messages": [ASKED, {"role": "assistant", "content": " "}]}, "empty content"),
+    "unasked": ({"messages": [ASKED]}, "no answer"),
+    "latin": (b'{"messages": "\xe9"}', "not UTF-8"),
+    "cut": (b'{"messages": [', "not JSON"),
+}
+"""What is in every row of a file of this name, and what is said of it."""
 ON_FILES = (
     case("data.path={here}/missing.jsonl", "missing.jsonl", "no file or folder"),
     case("data.path={here}/empty", "/empty", "holds no data file", ".jsonl"),
@@ -103,7 +121,29 @@ ON_FILES = (
     case("data.path={here}/blank.jsonl", "no usable train row", "5 rows: empty content"),
     case("data.path={here}/unanswered.jsonl", "no usable train row", "5 rows: no answer"),
     case("data.path={here}/nothing.jsonl", "no usable train row", "no rows at all"),
-    case("data.path={here}/garbage.jsonl", "no usable train row", "4 rows"),
+    case("data.path={here}/garbage.jsonl", "no usable train row", "4 rows: not JSON"),
+    *(
+        case(f"data.path={{here}}/wrong/{name}.jsonl{then}", *told, said)
+        for name, (_, said) in WRONG.items()
+        for then, told in (
+            ("", ("no usable train row", "5 rows: ")),
+            (" data.on_bad_row=raise", (f"{name}.jsonl, line 1,", "It begins", "data.on_bad_row=skip")),
+        )
+    ),
+    case("data.path={here}/late.jsonl data.on_bad_row=raise", "late.jsonl, line 49,", "not JSON", "'garbage'"),
+    case("data.path={here}/far.jsonl data.on_bad_row=raise", "far.jsonl, line 145,", "not JSON", late=True),
+    case(
+        "data.path={here}/far.jsonl data.on_bad_row=raise data.streaming=true data.validation_size=140",
+        *("far.jsonl, line 145,", "not JSON"),
+        late=True,
+    ),
+    case("data.path={here}/mixed data.on_bad_row=raise", "mixed/train-2.jsonl, line 49,", "not JSON"),
+    case("data.on_bad_row=ignore", "data.on_bad_row='ignore'", "skip, raise"),
+    case("data.path={here}/object.json", "object.json", "one JSON object ('data', 'info')", "one row on each line"),
+    case("data.path={here}/array.json", "array.json", "begins like a JSON array"),
+    case("data.path={here}/typed.parquet", "typed.parquet", "'messages' of type string", "a list of role and content"),
+    case("data.path={here}/short.parquet", "short.parquet", "not all of one"),
+    case("data.path={here}/flipped.jsonl.gz", "flipped.jsonl.gz", "Is it complete?"),
     case("data.path={here}/broken.jsonl.gz", "broken.jsonl.gz", "Is it complete?"),
     case("data.path={here}/garbage.parquet", "garbage.parquet", "not a Parquet file"),
     case("data.path=nobody/nothing", "'nobody/nothing'", "a local file or folder"),
@@ -113,7 +153,12 @@ ON_FILES = (
     case("data.tokenizer={here}/maskless", "no mask token", "add_special_tokens"),
     case("data.validation_size=48", "data.validation_size=48", "leaves none", late=True),
     case("data.validation_size=0", "data.validation_size=0", "above 0"),
+    case("data.validation_size=-3", "data.validation_size=-3", "above 0"),
+    case("data.num_workers=-1", "data.num_workers=-1", "0 (none) or more"),
+    case("data.num_proc=0", "data.num_proc=0", "give 1 or more"),
     case("data.streaming=true", "data.validation_size=0.05", "data.validation_size=1000"),
+    case("data.streaming=true data.path={path:{here}/chat.jsonl,rows:3}", "rows=3", "a stream cannot do that"),
+    case("data.streaming=true data.validation_size=48", "chat has too few rows to stream to 1 process", late=True),
     case("data.template.end=xyz", "'xyz'"),
     case("backbone.config=null", "backbone.pretrained=None", "exactly one", late=True),
     case("backbone.config=null backbone.pretrained=nobody/nothing", "'nobody/nothing'", "local folder", late=True),
@@ -144,9 +189,31 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows(folder / "unanswered.jsonl", {"messages": [ASKED]})
     whole = gzip.compress(save_chat(folder / "chat.jsonl").read_bytes())
     (folder / "broken.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    wrong_files(folder, whole)
     save_tokenizer(folder / "tokenizer")
     save_tokenizer(folder / "maskless", {name: word for name, word in SPECIAL.items() if name != "mask_token"})
     return folder
+
+
+def wrong_files(folder: Path, zipped: bytes) -> None:
+    """Rows and files that are wrong each in its own way, some of them after many good rows."""
+    from pyarrow import Table, parquet
+
+    for name in ("wrong", "mixed"):
+        (folder / name).mkdir()
+    for name, (row, _) in WRONG.items():
+        line = row if isinstance(row, bytes) else json.dumps(row).encode()
+        (folder / "wrong" / f"{name}.jsonl").write_bytes((line + b"\n") * 5)
+    good = (folder / "chat.jsonl").read_text()
+    (folder / "late.jsonl").write_text(f"{good}garbage\n{good}")
+    (folder / "far.jsonl").write_text(f"{good * 3}garbage\n{good}")
+    (folder / "mixed" / "train-1.jsonl").write_text(good)
+    (folder / "mixed" / "train-2.jsonl").write_text(f"{good}garbage\n")
+    (folder / "object.json").write_text('{\n"data": [],\n"info": 1\n}\n')
+    (folder / "array.json").write_text('[{"messages": []}\n')
+    (folder / "flipped.jsonl.gz").write_bytes(zipped[:100] + b"\xff" * 50 + zipped[150:])
+    parquet.write_table(Table.from_pylist([{"messages": "hello"}]), folder / "typed.parquet")
+    (folder / "short.parquet").write_bytes((folder / "typed.parquet").read_bytes()[:-9])
 
 
 def rows(file: Path, row: dict[str, Any]) -> None:

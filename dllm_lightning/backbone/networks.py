@@ -48,7 +48,8 @@ def fresh(config: Mapping[str, Any], attention: str) -> Any:
     sizes = _plain(config)
     try:
         made = AutoConfig.for_model(**sizes)
-        return AutoModelForMaskedLM.from_config(made, attn_implementation=attention, dtype=torch.float32)
+        options = {"attn_implementation": attention, "dtype": torch.float32, "trust_remote_code": False}
+        return AutoModelForMaskedLM.from_config(made, **options)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidBackbone(f"No network can be made of backbone.config={sizes}: {_first_line(error)}") from error
 
@@ -65,16 +66,34 @@ def _first_line(error: Exception) -> str:
 
 
 def published(pretrained: str, attention: str) -> Any:
-    """The network in a folder or on the hub. Raises InvalidBackbone where there is none."""
+    """The network in a folder or on the hub. Nothing that comes with it is run: no code of its own, no pickle.
+
+    Raises InvalidBackbone where there is none.
+    """
     from transformers import AutoModelForMaskedLM
+    from transformers.utils.logging import disable_progress_bar
 
     pretrained = str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
-    if looks_like_a_path(pretrained) and not Path(pretrained).is_dir():
+    folder = Path(pretrained)
+    if looks_like_a_path(pretrained) and not folder.is_dir():
         raise InvalidBackbone(f"There is no folder {pretrained!r} to load a network from (backbone.pretrained).")
+    if (pickles := sorted(folder.glob("*.bin"))) and not any(folder.glob("*.safetensors*")):
+        raise _pickle(pickles[0])
+    disable_progress_bar()
+    options = {"attn_implementation": attention, "dtype": torch.float32}
     try:
-        return AutoModelForMaskedLM.from_pretrained(pretrained, attn_implementation=attention, dtype=torch.float32)
+        network = AutoModelForMaskedLM.from_pretrained(
+            pretrained, use_safetensors=True, trust_remote_code=False, **options
+        )
     except Exception as error:  # each kind of file has its own
-        where = "folder" if Path(pretrained).is_dir() else "hub id"
+        if "trust_remote_code" in str(error):
+            raise InvalidBackbone(
+                f"{str(folder / 'config.json')!r} asks for code of its own (auto_map), and code that comes with a "
+                f"model is never run here. Use a model of a type that transformers knows by itself."
+            ) from error
+        if "Weights only" in str(error):  # an index of safetensors that names other files
+            raise _pickle(folder) from error
+        where = "folder" if folder.is_dir() else "hub id"
         hint = (
             "It needs a config.json and weights of a masked language model."
             if where == "folder"
@@ -83,6 +102,14 @@ def published(pretrained: str, attention: str) -> Any:
         )
         said = f"The {where} {pretrained!r} gave no masked language model. {hint} ({_first_line(error)})"
         raise InvalidBackbone(said) from error
+    return network.train()  # as one with random weights is: whoever evaluates says so
+
+
+def _pickle(file: Path) -> InvalidBackbone:
+    return InvalidBackbone(
+        f"{str(file)!r} holds its weights as a pickle, which may run code as it is read, so it is not opened. Where "
+        f"you trust it, load it with transformers and save_pretrained it again, as safetensors."
+    )
 
 
 def looks_like_a_path(name: str) -> bool:

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 
 from dllm_lightning.callbacks.tables import Table, show, to_loggers
+from dllm_lightning.loggers import keep_rows
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.sampler import Sampler
 from dllm_lightning.types import Canvas, Step
@@ -46,6 +47,14 @@ class SampleLogging(L.Callback):
         self.sampler, self.data = sampler, data
         self.prompts, self.lengths, self.frames, self.every, self.score = prompts, list(lengths), frames, every, score
         self.seed, self.validations = seed, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that goes on samples again what it had sampled after its checkpoint."""
+        if trainer.is_global_zero:
+            keep_rows(self.file(trainer), lambda row: int(row["step"]) <= trainer.global_step)
+
+    def file(self, trainer: L.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "samples.csv"
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
@@ -86,7 +95,7 @@ class SampleLogging(L.Callback):
         moves = self._trajectories(trainer.global_step, prompts, canvas, steps)
         tables = [Table("samples", columns, rows), moves]
         to_loggers(trainer.loggers, tables, trainer.global_step)
-        self._append(Path(trainer.default_root_dir) / "samples.csv", tables[0])
+        self._append(self.file(trainer), tables[0])
         show(tables[0])
 
     def _prompts(self, longest: int | None) -> list[Any]:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from dllm_lightning.callbacks.ending import Ending
+from dllm_lightning.saving import PREVIOUS
 
 
 class Summary(L.Callback):
@@ -64,7 +65,8 @@ class Summary(L.Callback):
 
 def _checkpoints(trainer: L.Trainer) -> list[Path]:
     saving = (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint))
-    return sorted({file for each in saving if each.dirpath for file in Path(each.dirpath).glob("*.ckpt")})
+    found = {file for each in saving if each.dirpath for file in Path(each.dirpath).glob("*.ckpt")}
+    return sorted(file for file in found if file.name != PREVIOUS)
 
 
 def _short(path: Path) -> Path:

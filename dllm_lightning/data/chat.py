@@ -57,6 +57,8 @@ class ChatDataModule(LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ValueError(f"data.batch_size={batch_size} and eval_batch_size={eval_batch_size} must be at least 1.")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers={num_workers} is no number of processes: give 0 (none) or more.")
         self._template = template
         self.max_length, self.overlong, self.answer_length = max_length, overlong, answer_length
         self.packing, self.batch_size, self.eval_batch_size = packing, batch_size, eval_batch_size
@@ -115,6 +117,11 @@ class ChatDataModule(LightningDataModule, ABC):
         if stage == "fit" and not self._reported and (self.trainer is None or self.trainer.is_global_zero):
             self._reported = True
             Console().print(self.report())
+
+    @property
+    def rows_per_batch(self) -> int | None:
+        """Rows of a global training batch, where the place in an epoch can be told in rows."""
+        return self._world * self.batch_size
 
     def order(self, split: Split) -> Order:
         """Which documents meet in which global batch of a split."""

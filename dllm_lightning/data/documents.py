@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,10 +21,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from dllm_lightning.data import messages, plain_text
+from dllm_lightning.data.messages import Unread
 from dllm_lightning.data.template import ChatTemplate, Document, answer_spans
 
 Overlong = Literal["cut", "whole", "drop"]
 CHUNK = 1000  # rows tokenised together
+TOO_LONG, NO_ROOM = "longer than max_length", "no answer fits into max_length"
 
 
 @dataclass
@@ -40,6 +42,11 @@ class Counts:
     fitting: int = 0  # answer tokens within the first max_length tokens of every usable row
     tail: int = 0  # end tokens added after the last answers
     dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def wrong(self) -> int:
+        """Rows dropped for what they are, and not for their length."""
+        return self.dropped.total() - self.dropped[TOO_LONG] - self.dropped[NO_ROOM]
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
@@ -95,10 +102,9 @@ class Encoder:
         counts = Counts(rows=len(rows))
         numbers, usable = [], []
         for number, row in enumerate(rows, first):
-            chat: Any = row.get("messages") if isinstance(row, dict) else None
-            if (fault := self.template.fault(chat)) is None:
+            if (fault := self.fault(row)) is None:
                 numbers.append(number)
-                usable.append(chat)
+                usable.append(row["messages"])
             else:
                 counts.dropped[fault] += 1
         ids: list[int] = []
@@ -115,6 +121,14 @@ class Encoder:
         arrays = np.array(ids, np.int32), np.array(editable, np.bool_), np.array(lengths, np.int32), np.array(kept, int)
         return Encoded(*arrays, counts)
 
+    def fault(self, row: Any) -> str | None:
+        """What is wrong with a row, however long it is, in a few words, or None."""
+        if isinstance(row, Unread):
+            return row.reason
+        if not isinstance(row, Mapping):
+            return "not a mapping"
+        return self.template.fault(row.get("messages"))
+
     def fit(self, document: Document, counts: Counts) -> Document | None:
         """The document at its final length, or None if nothing of it can be used; counts what happened."""
         ids, editable = document
@@ -127,14 +141,14 @@ class Encoder:
             counts.tail += tail
             return Document(ids + [self.template.end_id] * tail, editable + [True] * tail)
         if self.overlong == "drop":
-            counts.dropped["longer than max_length"] += 1
+            counts.dropped[TOO_LONG] += 1
             return None
         if self.overlong == "whole":
             fitting = [stop for _, stop in spans if stop <= self.max_length]
         else:
             fitting = [min(stop, self.max_length) for start, stop in spans if start < self.max_length]
         if not fitting:
-            counts.dropped["no answer fits into max_length"] += 1
+            counts.dropped[NO_ROOM] += 1
             return None
         stop = fitting[-1]
         counts.cut_inside += editable[stop]  # the next id would still be the answer

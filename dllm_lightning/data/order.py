@@ -179,12 +179,15 @@ class TrainingLoader(Loader):
     """A loader that knows its epoch and how many batches of it were handed out, so that it can go on after a stop.
 
     Lightning calls `set_epoch` on `sampler`, and keeps `state_dict` in its checkpoints. What workers have prepared
-    ahead does not count.
+    ahead does not count. The state speaks of rows of the whole global batch, so that a run may go on with another
+    number of processes.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.epoch = self.start = self.done = 0
+        self.in_hand = 0
+        """Batches that were handed out last and are not trained on yet, when the state is asked for."""
 
     @property
     def sampler(self) -> TrainingLoader:
@@ -201,11 +204,11 @@ class TrainingLoader(Loader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "batches": self.done}
+        return {"epoch": self.epoch, "rows": (self.done - self.in_hand) * self.order.size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch = state["epoch"]
-        self.start = self.done = state["batches"]
+        self.start = self.done = state["rows"] // self.order.size
 
 
 def _cut(items: list[Any], size: int) -> list[list[Any]]:

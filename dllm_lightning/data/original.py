@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from dllm_lightning.data.jinja import jinja
+from dllm_lightning.data.messages import ROLES
 from dllm_lightning.data.template import ChatTemplate, Turn
 from dllm_lightning.types import InvalidTokenizer
 
@@ -35,9 +37,22 @@ class Original(ChatTemplate):
         super().__post_init__()
         assert self.end_id >= 0  # refuses now, not at the first row
 
+    @property
+    def jinja(self) -> str:
+        """This template as a tokenizer's own, for ordinary text: one that spells the separator would become it."""
+        opens = {role: _opening(role) for role in ROLES}
+        answer = _opening("assistant")
+        before, _ = self.introduce(answer)  # the space belongs to the answer, or is no token at all
+        answer = answer[:-1] if before == self.ids_of(answer[:-1]) else answer
+        return jinja(self.tokenizer.cls_token or "", opens, self.tokenizer.convert_ids_to_tokens(self.end_id), answer)
+
     def turns(self, roles: tuple[str, ...]) -> tuple[Turn, ...]:
         start = () if self.tokenizer.cls_token_id is None else (self.tokenizer.cls_token_id,)
-        named = [self.introduce(f"{role.capitalize()}: ") for role in roles]
+        named = [self.introduce(_opening(role)) for role in roles]
         return tuple(
             Turn((*start, *ids) if place == 0 else ids, lead, (self.end_id,)) for place, (ids, lead) in enumerate(named)
         )
+
+
+def _opening(role: str) -> str:
+    return f"{role.capitalize()}: "

@@ -8,10 +8,12 @@ like any others. Ids of all other tokens stay what they were, and nothing has to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dllm_lightning.types import InvalidTokenizer
+
+AT_ONCE = 4_000_000  # characters given to the tokenizer in one call, which takes some 150 bytes for each
 
 
 class PlainText:
@@ -26,8 +28,11 @@ class PlainText:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, none of them a control id."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids = [encoding.ids for encoding in encoded]
+        ids = [
+            encoding.ids
+            for portion in portions(texts)
+            for encoding in self._tokenizer.encode_batch_fast(portion, add_special_tokens=False)
+        ]
         for text, found in zip(texts, ids, strict=True):
             if not self.control_ids.isdisjoint(found):
                 raise InvalidTokenizer(
@@ -39,6 +44,19 @@ class PlainText:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids that are not control ids."""
         return self._tokenizer.decode([i for i in ids if i not in self.control_ids], skip_special_tokens=False)
+
+
+def portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in order, some at a time: few where they are long."""
+    portion: list[str] = []
+    letters = 0
+    for text in texts:
+        if portion and letters + len(text) > AT_ONCE:
+            yield portion
+            portion, letters = [], 0
+        portion.append(text)
+        letters += len(text)
+    yield portion
 
 
 def without(spec: dict[str, Any], control_ids: frozenset[int]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -18,6 +19,7 @@ from dllm_lightning.data.store import Documents, Part
 from dllm_lightning.data.template import ChatTemplate
 
 ANSWER, CONTROL, PROMPT = "bold green underline", "magenta", "dim"
+REASONS = 12  # told by name
 LONGEST = 400  # characters of a question or an answer in the example
 
 
@@ -47,12 +49,18 @@ def usage(splits: Mapping[str, Sequence[Part]]) -> Table:
         for what, count in (
             ("rows cut after an answer", total.cut_after),
             ("rows cut inside their last answer, which is left without an end", total.cut_inside),
-            *((f"rows dropped: {reason}", count) for reason, count in total.dropped.most_common()),
+            *_reasons(total.dropped),
             ("end tokens filled in after the answers, learnt too", total.tail),
         )
         if count
     )
     return table
+
+
+def streamed(rows: int, dropped: Counter[str]) -> Text:
+    """What a stream has met."""
+    lines = [f"{rows:,} rows read", *(f"{count:,} {what}" for what, count in _reasons(dropped) if count)]
+    return Text.assemble(("train: ", "bold"), "\n".join(lines))
 
 
 def batches(split: str, documents: Documents, order: Order, layout: Layout) -> Text:
@@ -84,6 +92,13 @@ def example(document: Tokens, template: ChatTemplate) -> Panel:
 def median(documents: Documents) -> Tokens:
     """The document of median length."""
     return documents[[int(np.argsort(documents.lengths, kind="stable")[len(documents) // 2])]][0]
+
+
+def _reasons(dropped: Counter[str]) -> Iterator[tuple[str, int]]:
+    """Why rows were dropped, the commonest reasons first; the roles that somebody makes up may be many."""
+    common = dropped.most_common(REASONS)
+    yield from ((f"rows dropped: {reason}", count) for reason, count in common)
+    yield f"rows dropped for {len(dropped) - len(common)} other reasons", dropped.total() - sum(dict(common).values())
 
 
 def _cells(counts: Counts) -> list[str]:

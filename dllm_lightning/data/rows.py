@@ -1,23 +1,18 @@
-"""Rows read again and again in the same order: from local files, or from a split of a set on the Hugging Face hub.
+"""Rows read again and again in the same order, whole or in shares that several readers take side by side.
 
 A row is a dict that should have a `messages` list. What is wrong with one row is for others to judge and count, so a
-line that is not JSON is handed on as None; what is wrong with a whole file or set is said here.
+row that cannot be read is handed on as `Unread`; what is wrong with a whole file or set is said where it is read.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, dropwhile, islice
-from pathlib import Path
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
-
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 
 
 class BadData(ValueError):
@@ -35,51 +30,55 @@ class Rows(ABC):
     def fingerprint(self) -> str | None:
         """Another one when the rows may have changed; None when that cannot be known."""
 
-    def share(self, part: int, parts: int, start: int = 0) -> Iterator[Any]:
-        """Every `parts`-th row from row `start` on, for processes that read side by side."""
-        return islice(self, start + part, None, parts)
+    @abstractmethod
+    def where(self, number: int) -> str:
+        """How a person finds a row, by its number from 0."""
+
+    def unread(self) -> Iterator[Callable[[], Any]]:
+        """The rows before the work of reading them is done: a call each."""
+        return (partial(_itself, row) for row in self)
+
+    def share(self, part: int, parts: int, skip: int = 0, place: Any = None) -> Reader:
+        """Every `parts`-th row from row `skip` on; a reader that stopped at `place` goes on there."""
+        return Counting(self, part, parts, skip, place)
 
 
-@dataclass(frozen=True)
-class Files(Rows):
-    """The rows of local files, one file after the other."""
+class Reader(ABC):
+    """Rows and their numbers, up to a `place`: a plain value that says where to go on."""
 
-    paths: tuple[Path, ...]
-
-    def __iter__(self) -> Iterator[Any]:
-        for path in self.paths:
-            try:
-                yield from checked(_parquet(path) if path.suffix == ".parquet" else _json(path), path)
-            except (OSError, EOFError, UnicodeDecodeError) as error:
-                raise BadData(f"The file {path} cannot be read ({error}). Is it complete?") from error
-
-    @property
-    def fingerprint(self) -> str:
-        stats = [(path.resolve(), path.stat()) for path in self.paths]
-        return " ".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
-
-
-@dataclass(frozen=True, eq=False)
-class Hub(Rows):
-    """One split of a set on the hub; `rows` is what `datasets` gave for it."""
-
-    rows: Any
-    name: str
-
-    def __iter__(self) -> Iterator[Any]:
-        return checked(self.rows, self.name)
+    @abstractmethod
+    def __next__(self) -> tuple[int, Any]: ...
 
     @property
-    def fingerprint(self) -> str | None:
-        known = getattr(self.rows, "_fingerprint", None)  # a stream has none
-        return known and f"{self.name} {known}"
+    @abstractmethod
+    def place(self) -> Any: ...
 
-    def share(self, part: int, parts: int, start: int = 0) -> Iterator[Any]:
-        from datasets.distributed import split_dataset_by_node
+    @abstractmethod
+    def where(self, number: int) -> str:
+        """How a person finds a row that was given with this number."""
 
-        if start:  # `skip` counts differently once a set is split by files
-            return super().share(part, parts, start)
-        return checked(split_dataset_by_node(self.rows, part, parts), self.name)
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return self
+
+
+class Counting(Reader):
+    """A reader that counts, and passes over rows without reading them."""
+
+    def __init__(self, rows: Rows, part: int, parts: int, skip: int = 0, place: int | None = None) -> None:
+        self.rows, self.start, self.parts, self.taken = rows, skip + part, parts, place or 0
+        self._unread = islice(rows.unread(), self.start + self.taken * parts, None, parts)
+
+    def __next__(self) -> tuple[int, Any]:
+        row = next(self._unread)()
+        self.taken += 1
+        return self.start + (self.taken - 1) * self.parts, row
+
+    @property
+    def place(self) -> int:
+        return self.taken
+
+    def where(self, number: int) -> str:
+        return self.rows.where(number)
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,16 @@ class Some(Rows):
 
     @cached_property
     def _chosen(self) -> frozenset[int]:
-        total = sum(1 for _ in self.rows)
+        total = sum(1 for _ in self.rows.unread())
         return frozenset(random.Random(self.seed).sample(range(total), min(self.limit, total)))
 
     @property
     def fingerprint(self) -> str | None:
         known = self.rows.fingerprint
         return known and f"{self.limit} by {self.seed} of {known}"
+
+    def where(self, number: int) -> str:
+        return self.rows.where(sorted(self._chosen)[number])
 
 
 @dataclass(frozen=True)
@@ -119,46 +121,19 @@ class First(Rows):
         known = self.rows.fingerprint
         return known and f"first {self.limit} of {known}"
 
-
-def checked(rows: Any, where: object) -> Iterator[Any]:
-    """The rows, unless the first one shows that there are no messages."""
-    for number, row in enumerate(rows):
-        if number == 0 and isinstance(row, Mapping) and "messages" not in row:
-            raise BadData(
-                f"The rows of {where} have no 'messages' column, only {', '.join(map(repr, row))}. A row is "
-                f'{{"messages": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]}}.'
-            )
-        yield row
+    def where(self, number: int) -> str:
+        return self.rows.where(number)
 
 
-def _json(path: Path) -> Iterator[Any]:
-    """One JSON value per line, or the values of one array; None for a line that is not JSON."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        written = dropwhile(str.isspace, lines)
-        first = next(written, "")
-        if not first.lstrip().startswith("["):
-            yield from (_parsed(line) for line in chain([first], written) if line and not line.isspace())
-            return
-        try:
-            yield from json.loads(first + "".join(written))
-        except json.JSONDecodeError as error:
-            raise BadData(f"The file {path} begins like a JSON array but is none ({error}).") from error
+def checked(row: Any, where: object) -> Any:
+    """The first row of a file or set, which shows whether its rows have messages."""
+    if isinstance(row, Mapping) and "messages" not in row:
+        raise BadData(
+            f"The rows of {where} have no 'messages' column, only {', '.join(map(repr, row))}. A row is "
+            f'{{"messages": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]}}.'
+        )
+    return row
 
 
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    from pyarrow import ArrowInvalid, parquet  # type: ignore[import-untyped]
-
-    try:
-        file = parquet.ParquetFile(path)
-    except ArrowInvalid as error:
-        raise BadData(f"The file {path} is not a Parquet file ({error}).") from error
-    columns = ["messages"] if "messages" in file.schema_arrow.names else None
-    for batch in file.iter_batches(columns=columns):
-        yield from batch.to_pylist()
+def _itself(row: Any) -> Any:
+    return row

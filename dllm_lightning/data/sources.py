@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dllm_lightning.data.hub import expect_no_network
-from dllm_lightning.data.rows import SUFFIXES, BadData, Files, Hub, Rows, Some
+from dllm_lightning.data.files import SUFFIXES, Files
+from dllm_lightning.data.hub import Hub, expect_no_network
+from dllm_lightning.data.rows import BadData, Rows, Some
 
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -1,4 +1,4 @@
-"""Training on rows as they arrive, for sets too large to tokenise first.
+"""Training on rows as they arrive, for sets too large to keep, shared by ranks and their workers.
 
 A stream has no end: `trainer.max_steps` says when to stop, and `trainer.val_check_interval` when to validate. It has no
 epochs either, so the processes that share it never wait for each other.
@@ -7,132 +7,127 @@ epochs either, so the processes that share it never wait for each other.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from dllm_lightning.data.documents import Encoder
-from dllm_lightning.data.order import shuffled
-from dllm_lightning.data.packing import Layout, Tokens, pack
-from dllm_lightning.data.rows import BadData, Rows
-from dllm_lightning.data.store import Store
-from dllm_lightning.types import Canvas
+from dllm_lightning.data.flow import Flow, Place, Share
+from dllm_lightning.data.rows import BadData
+from dllm_lightning.types import Canvas, InvalidTokenizer
 
-CHUNK = 256  # rows tokenised together
-BUFFER = 16  # batches that are packed together
-PATIENCE = 64  # chunks without a usable row
+OPEN = 2  # batches that were given and may be unused
+
+Stand = dict[str, Any]
+"""A place of a worker, and how many of its batches were done since."""
 
 
-@dataclass(frozen=True)
-class Inflow:
-    """Rows without end: one source over and over, from row `skip` on, drawn in proportion to `weight`."""
+class Stream(IterableDataset[Any]):
+    """One rank's canvases: worker w of W of rank r is reader r W + w of all, and goes on where the stands say.
 
-    name: str
-    rows: Rows
-    weight: float
-    skip: int = 0
+    Each comes with the number of its worker, and now and then with the place before it. A loader takes batches from its
+    workers in turn and begins with the first, so after n batches its first worker stands in for worker n mod W.
+    """
 
-    def share(self, rank: int, world: int) -> Iterator[Any]:
-        for round_ in count():
-            empty = True
-            for row in self.rows.share(rank, world, self.skip):
-                empty = False
-                yield row
-            if empty:
-                raise BadData(f"{self.name} has too few rows to stream to {world} processes, pass {round_ + 1}.")
+    def __init__(self, flow: Flow, rank: int, world: int) -> None:
+        self.flow, self.rank, self.world = flow, rank, world
+        self.done, self.stands = 0, list[Stand]()
 
-
-class Stream(IterableDataset[Canvas]):
-    """One rank's canvases: rows are drawn from the inflows, tokenised, and packed within a buffer of documents."""
-
-    def __init__(
-        self, inflows: Sequence[Inflow], encoder: Encoder, layout: Layout, size: int, seed: int, rank: int, world: int
-    ) -> None:
-        self.inflows, self.encoder, self.layout, self.size = list(inflows), encoder, layout, size
-        self.seed, self.rank, self.world = seed, rank, world
-
-    def __iter__(self) -> Iterator[Canvas]:
-        if get_worker_info() is not None:
+    def __iter__(self) -> Iterator[tuple[int, Canvas, Place | None] | Exception]:
+        info, workers = get_worker_info(), len(self.stands)
+        if info is not None:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads did not survive the fork
-        documents = self.documents()
-        waiting: list[Tokens] = []
-        for filling in count():
-            self.fill(waiting, documents)
-            rows = self.rows(waiting)
-            whole = len(rows) - len(rows) % self.size
-            order = shuffled(whole, self.seed, self.rank, filling) if self.layout.width else np.arange(whole)
-            for batch in shuffled(whole // self.size, self.seed, self.rank, filling):
-                chosen = order[batch * self.size : (batch + 1) * self.size]
-                yield self.layout([[waiting[document] for document in rows[row]] for row in chosen])
-            waiting = [waiting[document] for row in rows[whole:] for document in row]
-
-    def fill(self, waiting: list[Tokens], documents: Iterator[Tokens]) -> None:
-        """Takes documents until they make BUFFER batches."""
-        width = self.layout.width
-        rows = sum(len(document.ids) / width if width else 1.0 for document in waiting)
-        while rows < BUFFER * self.size:
-            waiting.append(next(documents))
-            rows += len(waiting[-1].ids) / width if width else 1.0
-
-    def rows(self, documents: Sequence[Tokens]) -> list[list[int]]:
-        """Packed rows, the fullest first; or single documents by length."""
-        lengths = np.array([len(document.ids) for document in documents])
-        if self.layout.width is None:
-            return [[document] for document in np.argsort(lengths, kind="stable").tolist()]
-        return sorted(pack(lengths, self.layout.width), key=lambda row: -lengths[row].sum())
-
-    def documents(self) -> Iterator[Tokens]:
-        """Documents without end."""
-        mixed, in_vain = self.mixed(), 0
-        while in_vain < PATIENCE:
-            store = Store.of([self.encoder(list(islice(mixed, CHUNK)))])
-            yield from (store[document] for document in range(len(store)))
-            in_vain = 0 if len(store) else in_vain + 1
-        reasons = ", ".join(f"{number} {reason}" for reason, number in store.counts.dropped.most_common())
-        raise BadData(f"The last {PATIENCE * CHUNK} rows of the stream have no usable row among them ({reasons}).")
-
-    def mixed(self) -> Iterator[Any]:
-        """Rows of all inflows, each drawn in proportion to its weight."""
-        shares = [inflow.share(self.rank, self.world) for inflow in self.inflows]
-        weights = np.array([inflow.weight for inflow in self.inflows])
-        draws = np.random.default_rng((self.seed, self.rank))
-        while True:
-            for inflow in draws.choice(len(shares), CHUNK, p=weights / weights.sum()):
-                yield next(shares[inflow])
+        worker = ((info.id if info else 0) + self.done) % workers
+        stand = self.stands[worker]
+        try:
+            share = Share(self.flow, self.rank * workers + worker, self.world * workers, stand["place"])
+            for batch, place in islice(share.batches(), stand["since"], None):
+                yield worker, self.flow.layout(batch), place
+        except (BadData, InvalidTokenizer) as error:
+            yield error  # raised where it is read: a loader would wrap it in the worker's traceback
 
 
 class StreamLoader:
-    """Batches of a stream, prepared by at most one worker; after a stop it runs over what was done and goes on.
+    """Batches of a stream; after a stop it goes on behind the last one that was done, without doing the work again.
 
-    Each epoch, should there be several, goes on where the last one stopped. Lightning takes a batch one step early from
-    a loader without a length, so a batch counts as done when the next one is asked for.
+    Each epoch, should there be several, goes on where the last one stopped. With `early`, batches are taken one step
+    before they are used, as Lightning does where it knows no end. `in_hand` is how many more are not used yet.
     """
 
-    def __init__(self, stream: Stream, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self.loader: DataLoader[Canvas] = DataLoader(
-            stream, None, num_workers=min(num_workers, 1), pin_memory=pin_memory, generator=torch.Generator()
+    def __init__(self, stream: Stream, num_workers: int = 0, pin_memory: bool = False, early: bool = True) -> None:
+        self.stream, self.early, self.in_hand = stream, early, 0
+        self.loader: DataLoader[Any] = DataLoader(
+            stream, None, num_workers=num_workers, pin_memory=pin_memory, generator=torch.Generator()
         )
         self.done = 0
-        self._batches: Iterator[Canvas] | None = None
-        self._iterator: Iterator[Canvas] | None = None  # Lightning looks for this name to stop the worker
+        self.stands: list[Stand] = [{"place": None, "since": 0} for _ in range(max(1, num_workers))]
+        self._given: deque[tuple[int, Place | None]] = deque()  # the last batches, done or not
+        self._iterator: Iterator[Any] | None = None  # Lightning looks for this name to stop the workers
 
     def __iter__(self) -> Iterator[Canvas]:
-        self._batches = self._batches or self._walk()
-        return self._batches
-
-    def _walk(self) -> Iterator[Canvas]:
+        self.done, self.stands = self._without(self.early)
+        self.stream.done, self.stream.stands = self.done, self.stands
+        self._given.clear()
         self._iterator = iter(self.loader)
-        for batch in islice(self._iterator, self.done, None):
-            yield batch
-            self.done += 1
+        try:
+            for item in self._iterator:
+                if isinstance(item, Exception):
+                    raise item
+                worker, canvas, place = item
+                self._given.append((worker, place))
+                if len(self._given) > OPEN:
+                    self.done, self.stands = self._without(OPEN)
+                    self._given.popleft()
+                yield canvas
+        finally:
+            self._iterator = None  # stops the workers now, and not when the garbage is collected
 
-    def state_dict(self) -> dict[str, int]:
-        return {"batches": self.done}
+    def state_dict(self) -> dict[str, Any]:
+        """Where the readers of all ranks stand; all ranks have to ask for it together."""
+        done, stands = self._without(self.early + self.in_hand)
+        return {**self._shape, "done": done, "stands": _of_all_ranks(stands)}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.done, self._batches = state["batches"], None
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        there, here = ({name: each[name] for name in self._shape} for each in (state, self._shape))
+        if there != here:
+            was, is_ = (", ".join(f"{name}={value}" for name, value in shape.items()) for shape in (there, here))
+            raise BadData(
+                f"The checkpoint has stopped in a stream with {was}, and this run has {is_}. Go on with as many "
+                f"processes, data.num_workers and data.batch_size as before."
+            )
+        self.done, self.stands = state["done"], state["stands"][self.stream.rank]
+        self._given.clear()
+
+    @property
+    def seen(self) -> tuple[int, Counter[str]]:
+        """How many rows this rank has read, and how many of them were dropped for which reason."""
+        _, stands = self._without(self.early)
+        seen = [stand["place"]["seen"] for stand in stands if stand["place"] is not None]
+        dropped = sum((Counter(each["dropped"]) for each in seen), start=Counter[str]())
+        return sum(each["rows"] for each in seen), dropped
+
+    def _without(self, last: int) -> tuple[int, list[Stand]]:
+        """How many batches are done, and the stands, when the last ones that were given are not done."""
+        stands, done = [dict(stand) for stand in self.stands], list(self._given)[: max(0, len(self._given) - last)]
+        for worker, place in done:
+            if place is not None:
+                stands[worker] = {"place": place, "since": 0}
+            stands[worker]["since"] += 1
+        return self.done + len(done), stands
+
+    @property
+    def _shape(self) -> dict[str, int]:
+        """What a place depends on."""
+        return {"processes": self.stream.world, "num_workers": len(self.stands), "batch_size": self.stream.flow.size}
+
+
+def _of_all_ranks(stands: list[Stand]) -> list[list[Stand]]:
+    """One rank writes the checkpoint of all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [stands]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, stands)
+    return everyone

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from dllm_lightning.data.jinja import jinja
 from dllm_lightning.data.messages import ROLES
 from dllm_lightning.data.template import UNUSED, ChatTemplate, Turn
 from dllm_lightning.types import InvalidTokenizer
@@ -39,6 +40,12 @@ class Turns(ChatTemplate):
     @property
     def markers(self) -> frozenset[int]:
         return frozenset(self._ids.values())
+
+    @property
+    def jinja(self) -> str:
+        """This template as a tokenizer's own, for ordinary text: one that spells a marker would become the marker."""
+        opens = {role: self._words[role] for role in ROLES}
+        return jinja(self.tokenizer.cls_token or "", opens, self._words["end"], opens["assistant"])
 
     def turns(self, roles: tuple[str, ...]) -> tuple[Turn, ...]:
         start = () if self.tokenizer.cls_token_id is None else (self.tokenizer.cls_token_id,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC
 from typing import Any, ClassVar
 
@@ -16,15 +15,16 @@ from dllm_lightning.backbone import Backbone
 from dllm_lightning.loss import Loss, surprise
 from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, mask_ratio
 from dllm_lightning.model.optimizer import AdamW
-from dllm_lightning.process import PerDocument, Process, Random
+from dllm_lightning.process import PerDocument, PerPlace, Process
 from dllm_lightning.types import Canvas, Corrupted
 
 
 class DiffusionModule(L.LightningModule, ABC):
     """Trains a backbone to undo a process.
 
-    Every draw of training noise comes from a generator seeded by (seed, global step, rank, micro-batch), and validation
-    noise from the documents themselves: no random state needs saving, and a score depends on weights and data only.
+    Training noise is a function of (seed, global step, row of the global batch), and validation noise of the documents
+    themselves: no random state needs saving, two processes train as one would on their rows together, and a score
+    depends on weights and data only.
 
     `recipe` is what a checkpoint carries besides the weights: plain values from which the model is built again.
     """
@@ -66,14 +66,12 @@ class DiffusionModule(L.LightningModule, ABC):
         return self.backbone(batch.x_t, batch.t, batch.clean.segment, at, **reading)
 
     def corrupt(self, canvas: Canvas) -> Corrupted:
-        """Fresh noise for a training batch: one time per document, stratified over the whole global batch."""
-        step, rank, micro = self.global_step, self.global_rank, self._micro_batch
-        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        shared = torch.randperm(parts, generator=_generator(self.seed, step))
-        part = int(shared[(rank * self.trainer.accumulate_grad_batches + micro) % parts])
-        t = self.process.times(canvas, _generator(self.seed, step, rank, micro), (part, parts))
-        noise = _generator(self.seed, step, rank, micro, "slots", device=canvas.ids.device)
-        return self.process.corrupt(canvas, t, Random(noise))
+        """Fresh noise for a training batch, drawn for its rows' places in the global batch (ranks × micro-batches)."""
+        rows, world = canvas.ids.shape[0], self.trainer.world_size
+        first = (self._micro_batch * world + self.global_rank) * rows
+        draws = PerPlace(self.seed, self.global_step, first, self.trainer.accumulate_grad_batches * world * rows)
+        torch.manual_seed(draws.seed_of(first))  # of dropout, where a network has it
+        return self.process.corrupt(canvas, draws.times(canvas), draws)
 
     def training_step(self, batch: Corrupted, batch_idx: int) -> Tensor:
         slots, share = batch.slots(), self.loss.share(batch)
@@ -92,6 +90,16 @@ class DiffusionModule(L.LightningModule, ABC):
         self._micro_batch += 1
         return nats
 
+    @property
+    def nats(self) -> Tensor:
+        """The loss of this rank since the last optimizer step, summed."""
+        return self._sums[0]
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no gradient is waiting for more batches of its step."""
+        return self._micro_batch == 0
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divides the gradient of the summed nats by the global divisor: the one mean.
 
@@ -103,7 +111,8 @@ class DiffusionModule(L.LightningModule, ABC):
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
         scale = undo / divisor.clamp(min=1)
         parameters = (p for group in optimizer.param_groups for p in group["params"])
-        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale.float())
+        if gradients := [p.grad for p in parameters if p.grad is not None]:  # a step that is skipped has none
+            torch._foreach_mul_(gradients, scale.float())
         self.log("train/loss", nats / divisor.clamp(min=1), prog_bar=True)
         self._sums.zero_()
         self._micro_batch = 0
@@ -159,9 +168,12 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe
+        checkpoint["rows_per_batch"] = getattr(self.trainer.datamodule, "rows_per_batch", None)
+        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
-
-def _generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on the key and on nothing else."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=7).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Finds the place in the epoch again when a batch has become another number of rows."""
+        before, now = checkpoint.get("rows_per_batch"), getattr(self.trainer.datamodule, "rows_per_batch", None)
+        if before and now and before != now:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            progress.update({name: batches * before // now for name, batches in progress.items()})

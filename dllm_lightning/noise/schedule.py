@@ -81,19 +81,3 @@ class NoiseSchedule(ABC):
         if steps < 1:
             raise ValueError(f"A sampler needs at least one step, not {steps}.")
         return torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-
-    def times(
-        self, n: int, generator: torch.Generator | None = None, stratum: tuple[int, int] = (0, 1)
-    ) -> Float[Tensor, " n"]:
-        """n times in (0, 1], one from each of n equal strata, in random order (float32, drawn on the CPU).
-
-        Several batches that make one global batch (ranks, accumulated micro-batches) pass `stratum=(i, of)`: each
-        stratum is divided once more, and batch i draws from the i-th part. The time of a row stays uniform as long
-        as i is itself drawn at random, with the same draw in every batch. Raises ValueError unless 0 <= i < of.
-        """
-        part, parts = stratum
-        if not 0 <= part < parts:
-            raise ValueError(f"There is no part {part} of a stratum cut in {parts}: they count from 0 to {parts - 1}.")
-        order = torch.randperm(n, generator=generator)
-        jitter = torch.rand(n, generator=generator, dtype=torch.float64)
-        return ((order + 1.0 - (part + jitter) / parts) / n).float()

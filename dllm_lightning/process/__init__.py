@@ -1,6 +1,6 @@
 """Processes: what corruption does to tokens, and how to undo one step."""
 
-from dllm_lightning.process.draws import Draws, PerDocument, Random
+from dllm_lightning.process.draws import Draws, PerDocument, PerPlace, Random
 from dllm_lightning.process.hiding import Bernoulli, FloorCount, Hiding, Replace, UniformCount
 from dllm_lightning.process.masked import MaskedDiffusion
 from dllm_lightning.process.process import NoBound, Process
@@ -13,6 +13,7 @@ __all__ = [
     "MaskedDiffusion",
     "NoBound",
     "PerDocument",
+    "PerPlace",
     "Process",
     "Random",
     "Replace",

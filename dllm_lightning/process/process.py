@@ -81,16 +81,3 @@ class Process(ABC):
     @abstractmethod
     def plain(self) -> Process:
         """The true diffusion behind this corruption: what validation measures and samplers invert."""
-
-    def times(
-        self, canvas: Canvas, generator: torch.Generator, stratum: tuple[int, int] = (0, 1)
-    ) -> Float[Tensor, "B L"]:
-        """One stratified time per document, spread over its slots (0 on padding), in float32 on the canvas's device.
-
-        `generator` lives on the CPU; `stratum` as in `NoiseSchedule.times`.
-        """
-        heads = canvas.heads()
-        drawn = self.schedule.times(int(heads.sum()), generator, stratum).to(heads.device)
-        document = (heads.flatten().cumsum(0) - 1).clamp(min=0).reshape(heads.shape)
-        padded = torch.cat([drawn, drawn.new_zeros(1)])  # a batch of padding alone has no document
-        return torch.where(canvas.segment > 0, padded[document], 0.0)

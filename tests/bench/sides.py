@@ -194,9 +194,8 @@ def bare(run: Run, options: Options, clock: Clock) -> None:
     batches = iter(run.data.train_dataloader())
     for step in range(options.warmup + options.steps):
         canvas: Canvas = next(batches).to(options.device)
-        seed = torch.Generator().manual_seed(step)
-        noise = torch.Generator(options.device).manual_seed(step)
-        batch = process.corrupt(canvas, process.times(canvas, seed), Random(noise))
+        draws = Random(torch.Generator(options.device).manual_seed(step))
+        batch = process.corrupt(canvas, draws.times(canvas), draws)
         slots, share = batch.slots(), loss.share(batch)
 
         def score(logits: Tensor, start: int, stop: int) -> Tensor:

@@ -10,9 +10,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from dllm_lightning.callbacks import Ending
+from dllm_lightning.callbacks import Ending, LastCheckpoint
 from tests.model.parts import Data, canvas, documents, module, quiet
 
 BATCHES = [canvas(documents(3, seed=seed)) for seed in range(8)]
@@ -36,7 +35,7 @@ class Watch(L.Callback):
 
 def run(folder: Path, watch: Watch, **options: Any) -> tuple[L.Trainer, Ending]:
     ending = Ending()
-    last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+    last = LastCheckpoint(str(folder / "checkpoints"))
     options = {"val_check_interval": 100, "check_val_every_n_epoch": None, "enable_checkpointing": True} | options
     trainer = quiet(folder, callbacks=[watch, ending, last], **options)
     with ending.listening(trainer):

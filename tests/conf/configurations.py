@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from dllm_lightning.launch import launch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-FILES = sorted(CONF.rglob("*.yaml"))
+EXTRAS = {"experiment/search": "optuna", "hydra/launcher/slurm": "submitit"}
+"""What an option needs that is not always installed."""
+FILES = sorted(
+    file
+    for file in CONF.rglob("*.yaml")
+    if find_spec(EXTRAS.get(file.relative_to(CONF).with_suffix("").as_posix(), "hydra")) is not None
+)
 ENTRIES = [file for file in FILES if file.parent == CONF]
 PARTS = [file for file in FILES if file.parent != CONF]
 
@@ -54,7 +61,7 @@ def group(file: Path) -> str:
 
 def names(group: str) -> list[str]:
     """The options of a group."""
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    return sorted(file.stem for file in FILES if file.parent == CONF / group)
 
 
 @cache

@@ -43,21 +43,40 @@ def test_every_experiment_takes_a_step(name: str, terminal: Terminal, tmp_path: 
 def test_a_sweep_of_the_mask_ratio_gives_each_job_a_folder_of_its_own(terminal: Terminal) -> None:
     ran = terminal("-m", "noise.max_ratio=0.5,0.8,0.99", *TINY, *TINY_TOY, "run=sweep")
     assert ran.code == 0, ran.err
-    jobs = sorted((terminal.folder / "runs" / "sweeps" / "sweep").glob("*/"))
-    assert [job.name for job in jobs if job.is_dir()] == ["0", "1", "2"]
-    for job, ratio in zip(jobs, (0.5, 0.8, 0.99), strict=False):
+    sweep, ratios = terminal.folder / "runs" / "sweeps" / "sweep", (0.5, 0.8, 0.99)
+    jobs = [sweep / f"noise.max_ratio={ratio}" for ratio in ratios]
+    assert sorted(sweep.iterdir()) == sorted([*jobs, sweep / "multirun.yaml", sweep / "sweep.csv", sweep / "sweep.png"])
+    for job, ratio in zip(jobs, ratios, strict=True):
         assert OmegaConf.load(job / ".hydra" / "config.yaml").noise.max_ratio == ratio
         assert "val/nelbo" in metrics(job) and (job / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_job_that_cannot_run_takes_no_other_with_it_and_leaves_no_folder(terminal: Terminal) -> None:
+def test_a_job_that_cannot_run_takes_no_other_with_it_and_is_named(terminal: Terminal) -> None:
     ran = terminal("-m", "noise.max_ratio=1.5,0.8", *TINY, *TINY_TOY, "run=sweep")
     assert ran.code == 2
-    told = [line for line in ran.err.splitlines() if "ratio" in line or "jobs" in line]
-    assert told[0].startswith("Job 0: noise.min_ratio=0.0 and noise.max_ratio=1.5")
-    assert told[-1] == "1 of the jobs did not run: 0."
+    told = [line for line in ran.err.splitlines() if "ratio" in line]
+    assert told[0].startswith("noise.min_ratio=0.0 and noise.max_ratio=1.5 do not bound")
+    assert told[-1] == "1 of the jobs failed: noise.max_ratio=1.5."
     sweep = terminal.folder / "runs" / "sweeps" / "sweep"
-    assert sorted(entry.name for entry in sweep.iterdir()) == ["1", "multirun.yaml"]
+    with (sweep / "sweep.csv").open(newline="") as file:
+        rows = {row["noise.max_ratio"]: row for row in csv.DictReader(file)}
+    assert rows["1.5"]["status"] == "failed" and rows["0.8"]["status"] == "done"
+    assert [entry.name for entry in (sweep / "noise.max_ratio=1.5").iterdir() if entry.name != ".hydra"] == [
+        "result.json"
+    ]
+
+
+def test_a_sweep_that_is_started_again_does_what_is_missing(terminal: Terminal) -> None:
+    """What is done is not done again, and values that are added later join it."""
+    common = (*TINY, *TINY_TOY, "run=sweep")
+    assert terminal("-m", "noise.max_ratio=0.8,1.5", *common).code == 2
+    done = terminal.folder / "runs" / "sweeps" / "sweep" / "noise.max_ratio=0.8" / "checkpoints" / "last.ckpt"
+    before = done.stat().st_mtime_ns
+    ran = terminal("-m", "noise.max_ratio=0.8,0.5", *common)
+    assert ran.code == 0 and "Done already" in ran.out
+    assert done.stat().st_mtime_ns == before
+    with (done.parents[2] / "sweep.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)].count("done") == 2
 
 
 @pytest.mark.parametrize("name", names("trainer"))

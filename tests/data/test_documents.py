@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dllm_lightning.data.documents import Counts, Encoded, Encoder, tokenise
+from dllm_lightning.data.messages import Unread
 from dllm_lightning.data.original import Original
 from dllm_lightning.data.store import Documents, Part, Store
 from dllm_lightning.data.template import Document
@@ -91,13 +92,18 @@ def test_every_row_is_used_or_dropped_with_a_reason() -> None:
         None, {}, {"messages": None}, {"messages": []}, {"messages": "two"}, {"messages": [turn("user")]},
         {"messages": [turn("user", " "), turn("assistant")]}, {"messages": [turn("user"), turn("assistant", None)]},
         {"messages": [turn("robot"), turn("assistant")]}, {"messages": [turn("assistant"), turn("user")]}, [], 7,
+        Unread("not JSON", "{"), Unread("not UTF-8", "x"),
     ]  # fmt: skip
     made = Encoder(TEMPLATE, 40, "drop")([*bad, *ROWS])
     counts = made.counts
     assert counts.rows == len(bad) + len(ROWS) == counts.used + counts.dropped.total()
     assert counts.dropped.total() - counts.dropped["longer than max_length"] == len(bad)
-    reasons = {"no messages", "no answer", "empty content", "not text", "unknown role", "roles out of order"}
-    assert reasons <= {*counts.dropped}
+    reasons = {
+        "not a mapping": 3, "no messages": 3, "messages is text, not a list": 1, "no answer": 1, "empty content": 1,
+        "content is null, not text": 1, "unknown role 'robot'": 1, "roles out of order": 1,
+        "not JSON": 1, "not UTF-8": 1,
+    }  # fmt: skip
+    assert reasons.items() <= counts.dropped.items() and counts.wrong == len(bad)
     assert counts.used == len(made.lengths) and counts.tokens == made.lengths.sum() == len(made.ids)
     assert counts.answer_tokens == made.editable.sum()
 

@@ -133,7 +133,7 @@ def test_a_loader_goes_on_where_it_stopped_whatever_workers_had_prepared(kind: s
     stopped.set_epoch(5)
     begun = ids(islice(stopped, 7))
     state = stopped.state_dict()
-    assert state == {"epoch": 5, "batches": 7}
+    assert state == {"epoch": 5, "rows": 7 * stopped.order.size}
     resumed = loader(kind, num_workers=workers)
     resumed.load_state_dict(state)
     assert len(resumed) == len(whole)  # of the epoch, not of what is left of it
@@ -143,7 +143,7 @@ def test_a_loader_goes_on_where_it_stopped_whatever_workers_had_prepared(kind: s
 
 def test_the_epoch_may_be_set_after_iter_was_called() -> None:
     resumed, fresh = loader("packed"), loader("packed")
-    resumed.load_state_dict({"epoch": 0, "batches": len(resumed)})
+    resumed.load_state_dict({"epoch": 0, "rows": len(resumed) * resumed.order.size})
     batches = iter(resumed)
     resumed.set_epoch(1)
     fresh.set_epoch(1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dllm_lightning.data.rows import BadData, Files, First, Rows, Some
+from dllm_lightning.data.files import Files
+from dllm_lightning.data.rows import BadData, First, Rows, Some
 from dllm_lightning.data.sources import entries, sources, split_of
 
 
@@ -55,11 +56,6 @@ def test_a_json_file_may_hold_lines_or_an_indented_array(tmp_path: Path) -> None
     (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
     (tmp_path / "array.json").write_text("\n" + json.dumps(ROWS, indent=2))
     assert list(Files((tmp_path / "lines.json",))) == list(Files((tmp_path / "array.json",))) == ROWS
-
-
-def test_a_line_that_is_not_json_is_handed_on_as_none(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]) + '\n{"messages": [\n' + json.dumps(ROWS[1]))
-    assert list(Files((tmp_path / "a.jsonl",))) == [ROWS[0], None, ROWS[1]]
 
 
 def test_a_folder_with_files_named_after_splits_has_these_splits(tmp_path: Path) -> None:
@@ -110,10 +106,8 @@ def test_a_limit_draws_the_same_rows_each_time_and_others_by_another_seed(tmp_pa
     assert drawn != [row["id"] for row in Some(rows, 10, seed=2)]
 
 
-def test_readers_side_by_side_share_the_rows(tmp_path: Path) -> None:
-    rows = Files((write(tmp_path / "a.jsonl"),))
-    assert [[row["id"] for row in rows.share(part, 2, start=1)] for part in (0, 1)] == [[1, 3, 5], [2, 4]]
-    assert [row["id"] for row in First(rows, 2)] == [0, 1]
+def test_the_first_rows_are_the_first(tmp_path: Path) -> None:
+    assert [row["id"] for row in First(Files((write(tmp_path / "a.jsonl"),)), 2)] == [0, 1]
 
 
 def test_the_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
@@ -183,13 +177,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_hub_set_has_its_splits(hub: dict[str, Any], streaming: bool) -> None:
     assert found("someone/chats", streaming=streaming) == {"someone/chats": {"train": 6, "test": 2}}
-
-
-def test_a_stream_from_the_hub_is_shared_too(hub: dict[str, Any]) -> None:
-    (source,) = sources("someone/chats", streaming=True)
-    for start in (0, 2):
-        shares = [[row["id"] for row in source.splits["train"].share(rank, 2, start)] for rank in (0, 1)]
-        assert sorted(shares[0] + shares[1]) == list(range(start, 6)) and all(shares)
 
 
 def test_a_hub_that_does_not_answer_is_a_sentence(hub: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_sampled_corruptions_average_to_the_enumerated_bound(hiding: Hiding) -> 
     process, logits = MaskedDiffusion(FIVE, LogLinear(), hiding), table(3, FIVE, seed=4).detach()
     canvas = stack(*[row(list(X0), length=3)] * copies)
     generator = seeded(0)
-    noised = process.corrupt(canvas, process.times(canvas, generator), Random(generator))
+    noised = process.corrupt(canvas, Random(generator).times(canvas), Random(generator))
     nats = torch.zeros(copies * 3, dtype=torch.float64)
     nats[noised.slots().at] = process.nelbo(log_beliefs(process, logits, noised), noised.slots())
     sums = nats.reshape(copies, 3).sum(1)
@@ -124,7 +124,7 @@ def test_exact_counts_vary_less() -> None:
     canvas = stack(*[row(list(X0), length=3)] * copies)
     for hiding in (Bernoulli(), UniformCount()):
         process, logits, generator = MaskedDiffusion(FIVE, LogLinear(), hiding), table(3, FIVE, 4).detach(), seeded(0)
-        noised = process.corrupt(canvas, process.times(canvas, generator), Random(generator))
+        noised = process.corrupt(canvas, Random(generator).times(canvas), Random(generator))
         nats = torch.zeros(copies * 3, dtype=torch.float64)
         nats[noised.slots().at] = process.nelbo(log_beliefs(process, logits, noised), noised.slots())
         spread.append(nats.reshape(copies, 3).sum(1).std())

@@ -40,7 +40,7 @@ def test_slots_are_flipped_at_the_mask_ratio(schedule) -> None:
     generator = seeded(0)
     canvas = stack(*[row([1] * 40, [2] * 20, [3] * 3, length=64, prompt=1)] * 400)
     process = MaskedDiffusion(VOCAB, schedule)
-    t = process.times(canvas, generator)
+    t = Random(generator).times(canvas)
     noised = process.corrupt(canvas, t, Random(generator))
     ratio = schedule.mask_ratio(t.double())
     for low in (0.0, 0.25, 0.5, 0.75):
@@ -56,7 +56,7 @@ def test_what_is_not_editable_comes_back_bit_for_bit() -> None:
     before = [field.clone() for field in canvas]
     for number, process in enumerate(masked_processes(VOCAB)):
         draws = PerDocument(seed=number) if number % 2 else Random(seeded(number))
-        noised = process.corrupt(canvas, process.times(canvas, seeded(number)), draws)
+        noised = process.corrupt(canvas, Random(seeded(number)).times(canvas), draws)
         assert torch.equal(noised.x_t[~canvas.editable], canvas.ids[~canvas.editable])
         assert torch.equal(noised.x_t[~noised.asked], canvas.ids[~noised.asked])
         assert not (noised.asked & ~canvas.editable).any()

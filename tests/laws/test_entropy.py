@@ -99,7 +99,7 @@ def test_sampled_text_scores_the_entropy_of_its_source() -> None:
     )
     for hiding in (Bernoulli(), UniformCount()):
         process = MaskedDiffusion(FIVE, LogLinear(), hiding)
-        noised = process.corrupt(canvas, process.times(canvas, generator), Random(generator))
+        noised = process.corrupt(canvas, Random(generator).times(canvas), Random(generator))
         nats = torch.zeros(copies * 3, dtype=torch.float64)
         nats[noised.slots().at] = process.nelbo(log_beliefs(process, exact_beliefs(), noised), noised.slots())
         sums = nats.reshape(copies, 3).sum(1)

@@ -9,8 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from dllm_lightning.noise import Cosine, Geometric, LogLinear, NoiseSchedule, Polynomial
-from tests.laws.odds import uniformity
-from tests.laws.parts import COMPLETE, MOVING, SCHEDULES, seeded
+from tests.laws.parts import COMPLETE, MOVING, SCHEDULES
 
 INSIDE = torch.linspace(0.001, 0.999, 401, dtype=torch.float64)
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
@@ -115,47 +114,3 @@ def test_a_grid_walks_from_noise_to_clean_in_equal_steps() -> None:
     assert LogLinear().grid(1).tolist() == [1.0, 0.0]
     with pytest.raises(ValueError, match="at least one step, not 0"):
         LogLinear().grid(0)
-
-
-def strata(times: torch.Tensor, n: int) -> list[int]:
-    """Which of n equal parts of (0, 1] each time lies in, sorted; float32 may round a time onto its upper edge."""
-    return (times.double() * n - 1e-5).floor().long().sort().values.tolist()
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 64])
-def test_one_time_falls_in_each_stratum(n: int) -> None:
-    times = LogLinear().times(n, seeded(0))
-    assert times.dtype == torch.float32
-    assert (times > 0).all() and (times <= 1).all()
-    assert strata(times, n) == list(range(n))
-
-
-def test_no_times_are_no_times() -> None:
-    assert LogLinear().times(0, seeded(0)).shape == (0,)
-
-
-@pytest.mark.parametrize(("ranks", "micro_batches", "n"), [(1, 4, 8), (2, 1, 5), (4, 2, 16)])
-def test_the_batches_of_a_global_batch_share_out_its_strata(ranks: int, micro_batches: int, n: int) -> None:
-    """Each batch has one time per coarse stratum, all of them together one per fine stratum."""
-    parts = ranks * micro_batches
-    batches = [LogLinear().times(n, seeded(part), (part, parts)) for part in range(parts)]
-    assert all(strata(times, n) == list(range(n)) for times in batches)
-    assert strata(torch.cat(batches), n * parts) == list(range(n * parts))
-
-
-def test_a_part_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match="no part 2 of a stratum cut in 2"):
-        LogLinear().times(4, seeded(0), (2, 2))
-
-
-def test_the_time_of_each_row_is_uniform() -> None:
-    """In every place of the batch, when the part of the stratum is drawn at random as `times` asks."""
-    generator = seeded(1)
-    parts = torch.randint(0, 4, (1500,), generator=generator).tolist()
-    times = torch.stack([LogLinear().times(5, generator, (part, 4)) for part in parts])
-    assert all(uniformity(times[:, place]) < 2.3 for place in range(5))
-
-
-def test_the_same_generator_gives_the_same_times() -> None:
-    assert torch.equal(LogLinear().times(9, seeded(3)), LogLinear().times(9, seeded(3)))
-    assert not torch.equal(LogLinear().times(9, seeded(3)), LogLinear().times(9, seeded(4)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dllm_lightning.noise import Cosine
-from dllm_lightning.process import MaskedDiffusion, PerDocument, Random, Replace
+from dllm_lightning.process import MaskedDiffusion, PerDocument, PerPlace, Random, Replace
 from dllm_lightning.process.draws import _mix
 from dllm_lightning.types import Canvas
 from tests.laws.odds import SURPRISING, correlation, uniformity
@@ -150,6 +150,94 @@ def test_the_hash_is_splitmix64() -> None:
     signed = torch.tensor([state - 2**64 if state >= 2**63 else state for state in states])
     written = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert [value % 2**64 for value in _mix(signed).tolist()] == written
+
+
+def strata(times: Tensor) -> list[int]:
+    """Which of n equal parts of (0, 1] each of n times lies in, sorted; float32 may round one onto its upper edge."""
+    return (times.double() * times.numel() - 1e-5).floor().long().sort().values.tolist()
+
+
+def constant_in_each_document(times: Tensor, canvas: Canvas) -> bool:
+    same = (canvas.segment[:, 1:] == canvas.segment[:, :-1]) & (canvas.segment[:, 1:] > 0)
+    return bool((times[:, 1:] == times[:, :-1])[same].all())
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_random_times_fall_one_into_each_stratum(n: int) -> None:
+    times = Random(seeded(0)).times(stack(*[row(A, length=6)] * n))[:, 0]
+    assert times.dtype == torch.float32 and (times > 0).all() and (times <= 1).all()
+    assert strata(times) == list(range(n))
+
+
+def test_random_times_are_one_per_document() -> None:
+    canvas = mixed_batch(VOCAB, seeded(3))
+    times = Random(seeded(0)).times(canvas)
+    assert strata(times[canvas.heads()]) == list(range(int(canvas.heads().sum())))
+    assert constant_in_each_document(times, canvas)
+
+
+SHARES = [[8], [4, 4], [2, 2, 2, 2], [1] * 8, [3, 5]]
+"""Ways to deal out a global batch of eight rows."""
+
+
+def dealt(canvas: Canvas, share: list[int], seed: int = 5, step: int = 9) -> list[tuple[Tensor, ...]]:
+    """What each part of a global batch draws: times, and twice numbers per slot."""
+    found, first = [], 0
+    for count in share:
+        draws = PerPlace(seed, step, first, sum(share))
+        part = Canvas(*(field[first : first + count] for field in canvas))
+        found.append((draws.times(part), draws.uniform(part), draws.uniform(part)))
+        first += count
+    return found
+
+
+@pytest.mark.parametrize("share", SHARES[1:], ids=str)
+def test_the_noise_of_a_global_batch_is_the_same_however_its_rows_are_dealt_out(share: list[int]) -> None:
+    canvas = stack(*(row(A, B, length=16) if number % 2 else row(C, length=16) for number in range(8)))
+    whole = dealt(canvas, SHARES[0])[0]
+    parts = [torch.cat(fields) for fields in zip(*dealt(canvas, share), strict=True)]
+    assert all(torch.equal(*pair) for pair in zip(whole, parts, strict=True))
+
+
+def test_noise_of_a_place_ends_with_its_step_and_its_seed() -> None:
+    canvas = stack(*[row(A, length=5)] * 8)
+    drawn = [dealt(canvas, [8], *key)[0] for key in ((5, 9), (5, 10), (6, 9))]
+    for one, another in itertools.combinations(drawn, 2):
+        assert not any(torch.equal(*pair) for pair in zip(one, another, strict=True))
+    assert not torch.equal(drawn[0][1], drawn[0][2])
+
+
+def test_padding_to_the_right_moves_no_noise() -> None:
+    """A batch that is padded to its own longest row draws as the global batch does."""
+    short, long = (stack(*[row(A, length=length)] * 4) for length in (5, 12))
+    for one, another in zip(dealt(short, [4])[0], dealt(long, [4])[0], strict=True):
+        assert torch.equal(one, another[:, :5])
+
+
+def test_times_of_places_are_stratified_over_the_rows_and_spaced_within_each() -> None:
+    canvas = stack(*[row(A, B, length=8)] * 8)
+    times = PerPlace(0, 3, 0, 8).times(canvas)
+    assert strata(times[:, 0]) == list(range(8))
+    assert constant_in_each_document(times, canvas)
+    gap = (times[:, 0] - times[:, 5]).abs()
+    assert ((gap - 0.5).abs() < 1e-6).all()
+
+
+def test_the_numbers_of_a_place_are_uniform_over_the_steps_and_independent() -> None:
+    canvas = stack(*[row(A, B, length=8)] * 4)
+    drawn = [
+        (draws.times(canvas), draws.uniform(canvas)) for step in range(1500) for draws in [PerPlace(1, step, 2, 8)]
+    ]
+    times, noise = (torch.stack(field) for field in zip(*drawn, strict=True))
+    for place in ((0, 0), (0, 5), (3, 7)):
+        assert uniformity(times[:, *place]) < 2.3 and uniformity(noise[:, *place]) < 2.3
+    pairs = [(noise[:, 0, 0], noise[:, 0, 1]), (noise[:, 0, 0], noise[:, 1, 0]), (noise[:, 0, 0], times[:, 0, 0])]
+    assert all(abs(correlation(*pair)) < SURPRISING for pair in pairs)
+
+
+def test_rows_beyond_the_global_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 rows from row 3 on is not within 4 rows"):
+        PerPlace(0, 0, 3, 4).times(stack(*[row(A, length=5)] * 2))
 
 
 def test_random_draws_never_repeat_and_come_again_from_their_seed() -> None:

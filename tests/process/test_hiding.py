@@ -31,7 +31,7 @@ def counts(noised: Corrupted) -> dict[tuple[int, int], tuple[int, int, float]]:
 
 def corrupted(process: MaskedDiffusion, canvas: Canvas, seed: int) -> Corrupted:
     generator = seeded(seed)
-    return process.corrupt(canvas, process.times(canvas, generator), Random(generator))
+    return process.corrupt(canvas, Random(generator).times(canvas), Random(generator))
 
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)
@@ -53,7 +53,7 @@ def test_uniform_count_hides_exactly_as_many_as_its_clock_says(replace: Replace)
     for seed in range(6):
         canvas = mixed_batch(VOCAB, seeded(seed))
         generator = seeded(seed)
-        drawn = process.times(canvas, generator)
+        drawn = Random(generator).times(canvas)
         noised = process.corrupt(canvas, drawn, Random(generator))
         for (i, number), (slots, hidden, t) in counts(noised).items():
             asked_for = drawn[i][canvas.segment[i] == number][0].item()

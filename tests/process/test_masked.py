@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from dllm_lightning.noise import Cosine, Geometric, LogLinear, NoiseSchedule
 from dllm_lightning.process import Bernoulli, FloorCount, MaskedDiffusion, NoBound, Random, Replace, UniformCount
 from dllm_lightning.types import Corrupted, Slots
-from tests.laws.parts import COMPLETE, masked_processes, mixed_batch, row, seeded, stack, vocabulary
+from tests.laws.parts import COMPLETE, masked_processes, row, seeded, stack, vocabulary
 
 VOCAB = vocabulary(11)
 PLAIN = MaskedDiffusion(VOCAB, LogLinear())
@@ -110,20 +110,8 @@ def test_the_slots_of_a_batch_are_its_asked_ones_in_row_order() -> None:
     assert_close(slots.t, torch.tensor([0.2, 0.2, 0.7]))
 
 
-def test_times_are_one_per_document_stratified_over_the_batch() -> None:
-    canvas = mixed_batch(VOCAB, seeded(3))
-    times = PLAIN.times(canvas, seeded(0))
-    assert (times[canvas.segment == 0] == 0).all()
-    drawn = times[canvas.heads()]
-    n = drawn.numel()
-    assert (drawn.double() * n - 1e-5).floor().sort().values.tolist() == list(range(n))
-    same = (canvas.segment[:, 1:] == canvas.segment[:, :-1]) & (canvas.segment[:, 1:] > 0)
-    assert (times[:, 1:] == times[:, :-1])[same].all()
-
-
-def test_a_batch_of_padding_alone_has_no_times() -> None:
+def test_in_a_batch_of_padding_alone_nothing_is_hidden() -> None:
     canvas = row(length=4)
-    assert PLAIN.times(canvas, seeded(0)).tolist() == [[0.0] * 4]
     for process in masked_processes(VOCAB)[::15]:
         assert not process.corrupt(canvas, torch.zeros(1, 4), Random(seeded(0))).asked.any()
 
