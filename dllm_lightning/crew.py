@@ -25,7 +25,7 @@ class Crew:
     """Processes that torchrun or SLURM started, one of which composes the configuration and tells the others."""
 
     def __init__(self, rank: int, host: str, port: int, hosted: bool) -> None:
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         self.rank = rank
         self.key = f"dllm/job/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
@@ -71,7 +71,7 @@ class Crew:
             hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
             return cls(int(os.environ["RANK"]), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), hosted)
         if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-            from lightning.fabric.plugins.environments import SLURMEnvironment
+            from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
             if SLURMEnvironment.detect():
                 here = SLURMEnvironment()

@@ -47,7 +47,7 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
     """
     overrides, texts = split(sys.argv[1:], verbatim)
     if {"debug=true", "debug=True", "debug=1"} & {*overrides}:
-        os.environ["DLLM_DEBUG"] = "1"  # for the processes of this run too
+        os.environ["DLLM_DEBUG"] = "1"  # though the configuration may never be composed
 
     def line_of(error: BaseException) -> str | None:
         return sentence(error, conf_dir(), config_name, overrides)
@@ -82,6 +82,8 @@ def compose(main: Main, config_name: str, overrides: list[str], texts: dict[str,
     @functools.wraps(main)
     def job(cfg: DictConfig) -> Any:
         here = HydraConfig.get()
+        if "debug" in cfg and cfg.debug:
+            os.environ["DLLM_DEBUG"] = "1"  # for the other processes of this run too
         if here.mode != RunMode.MULTIRUN:
             with telling(line_of), jobs.handed_on(cfg):  # before Hydra has its say
                 return main(cfg, **texts)
@@ -89,7 +91,9 @@ def compose(main: Main, config_name: str, overrides: list[str], texts: dict[str,
         result = jobs.of_sweep(main, cfg, folder, line_of, apart="BasicLauncher" in here.launcher._target_)
         if result["status"] == "failed":
             failed.append(folder.name)
-        return result.get("metrics", {}).get(OmegaConf.select(here, "callbacks.report.metric"))
+        return result.get("metrics", {}).get(
+            OmegaConf.select(OmegaConf.create({"hydra": here}), "hydra.callbacks.report.metric")
+        )
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()

@@ -23,6 +23,7 @@ FREE = (
     "data.num_proc",
     "data.pin_memory",
     "data.cache_dir",
+    "data.on_bad_row",
 )
 """What may be another when a run goes on. The trainer, the loggers and the callbacks are in no recipe, and may too."""
 
@@ -80,8 +81,8 @@ def check_resumable(file: Path, module: Any) -> None:
         found = [f"another tokenizer (a vocabulary of {sizes[0]}, now {sizes[1]})"]
     if not found:
         state = module.state_dict()
-        shapes = [{name: list(weight.shape) for name, weight in each.items()} for each in (saved["state_dict"], state)]
-        found = list(differences(*shapes, everything=True))
+        there, here = ({name: list(w.shape) for name, w in each.items()} for each in (saved["state_dict"], state))
+        found = list(differences(there, here, everything=True))
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise Changed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -17,5 +16,6 @@ class Trainer(L.Trainer):
     After `max_bad_steps` of these in a row it stops and says what caused them. All other options are Lightning's.
     """
 
-    def __init__(self, max_bad_steps: int = 10, callbacks: Sequence[L.Callback] = (), **options: Any) -> None:
-        super().__init__(callbacks=[Outcome(), *callbacks, BadSteps(max_bad_steps)], plugins=[WholeFiles()], **options)
+    def __init__(self, max_bad_steps: int = 10, **options: Any) -> None:
+        around = [Outcome(), *(options.pop("callbacks", None) or []), BadSteps(max_bad_steps)]
+        super().__init__(callbacks=around, plugins=[WholeFiles()], **options)

@@ -47,9 +47,10 @@ class LastCheckpoint(Checkpoint):
         """Saves now; `in_hand` batches came from the loader and are not trained on yet."""
         for logger in trainer.loggers:
             logger.save()
-        self.in_hand = trainer.train_dataloader.in_hand = in_hand
+        loader: Any = trainer.train_dataloader
+        self.in_hand = loader.in_hand = in_hand
         trainer.save_checkpoint(self.file)
-        self.in_hand = trainer.train_dataloader.in_hand = 0
+        self.in_hand = loader.in_hand = 0
         self.due = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -53,7 +53,11 @@ class Outcome(L.Callback):
             return
         asked = [each.asked for each in trainer.checkpoint_callbacks if isinstance(each, Ending) and each.stopped]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        result = {"status": "stopped" if asked else "done", "signal": asked[0] if asked else None, "metrics": metrics}
+        result: dict[str, Any] = {
+            "status": "stopped" if asked else "done",
+            "signal": asked[0] if asked else None,
+            "metrics": metrics,
+        }
         result |= {"steps": trainer.global_step, "seconds": round(self.seconds or self.before, 1)}
         write_result(Path(trainer.default_root_dir), result)
 

@@ -65,6 +65,8 @@ class ChatDataModule(LightningDataModule, ABC):
         self.num_workers, self.pin_memory, self.seed = num_workers, pin_memory, seed
         self._documents: dict[Split, Documents] = {}
         self._reported = False
+        self._training: Any = None
+        self._place: dict[str, Any] | None = None
 
     @cached_property
     @abstractmethod
@@ -138,9 +140,27 @@ class ChatDataModule(LightningDataModule, ABC):
         return Layout(self.vocab.pad_id, self.max_length if split == "train" and self.packing else None)
 
     def train_dataloader(self) -> Any:
+        self._training = self.training_loader()
+        if self._place is not None:
+            self._training.load_state_dict(self._place)
+            self._place = None
+        return self._training
+
+    def training_loader(self) -> Any:
+        """Batches of the training split, on and on from a place that can be kept."""
         trainer: Any = self.trainer
         overfit = trainer is not None and trainer.overfit_batches > 0  # the same few batches in every epoch
         return self._loader("train", Loader if overfit else TrainingLoader)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training loader stands. Lightning keeps it too, but forgets it where it made the loader early, to
+        count the steps of a schedule."""
+        return {"training": self._training.state_dict()} if hasattr(self._training, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._place = state.get("training")
+        if self._training is not None and self._place is not None:
+            self._training.load_state_dict(self._place)
 
     def val_dataloader(self) -> Loader:
         return self._loader("validation", Loader)

@@ -95,6 +95,11 @@ class ChatTemplate(ABC):
     def turns(self, roles: tuple[str, ...]) -> tuple[Turn, ...]:
         """What stands around each message of a conversation with these roles; BadRow if they have no place here."""
 
+    @property
+    def jinja(self) -> str | None:
+        """The same layout as a chat template of a tokenizer; None where the tokenizer has brought its own."""
+        return None
+
     def encode(self, rows: Sequence[Sequence[Message]]) -> list[Document]:
         """Training rows to documents, all their texts in one call of the tokenizer; BadRow on the first unusable row.
 

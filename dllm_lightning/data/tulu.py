@@ -147,9 +147,9 @@ class TuluDataModule(ChatDataModule):
         documents = tokenise(rows, self.encoder, self.num_proc)
         return Store.of(documents) if folder is None else Store.write(folder, documents)
 
-    def train_dataloader(self) -> Any:
+    def training_loader(self) -> Any:
         if not self.streaming:
-            return super().train_dataloader()
+            return super().training_loader()
         trainer: Any = self.trainer
         limited = trainer is not None and isinstance(trainer.limit_train_batches, int)
         if trainer is not None and trainer.max_steps < 0 and not limited:

@@ -154,7 +154,10 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer.optimizer(self)
-        schedule = self.optimizer.schedule(optimizer, self.trainer.estimated_stepping_batches)
+        stream = getattr(self._data, "rows_per_batch", 1) is None  # Lightning's count would begin it too early
+        limit = self.trainer.max_steps
+        steps = limit if stream and limit >= 0 else self.trainer.estimated_stepping_batches
+        schedule = self.optimizer.schedule(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_model(self) -> None:
@@ -166,14 +169,19 @@ class DiffusionModule(L.LightningModule, ABC):
         for part in (*self.backbone.layers, self.backbone):
             fully_shard(part, mesh=self.device_mesh["data_parallel"])
 
+    @property
+    def _data(self) -> Any:
+        trainer: Any = self.trainer
+        return trainer.datamodule
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe
-        checkpoint["rows_per_batch"] = getattr(self.trainer.datamodule, "rows_per_batch", None)
+        checkpoint["rows_per_batch"] = getattr(self._data, "rows_per_batch", None)
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Finds the place in the epoch again when a batch has become another number of rows."""
-        before, now = checkpoint.get("rows_per_batch"), getattr(self.trainer.datamodule, "rows_per_batch", None)
+        before, now = checkpoint.get("rows_per_batch"), getattr(self._data, "rows_per_batch", None)
         if before and now and before != now:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             progress.update({name: batches * before // now for name, batches in progress.items()})

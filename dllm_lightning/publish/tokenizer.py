@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dllm_lightning.data.messages import Message
-from dllm_lightning.data.original import Original
 from dllm_lightning.data.template import UNUSED, ChatTemplate
 from dllm_lightning.data.tokenizer import read_tokenizer
-from dllm_lightning.data.turns import Turns
 
 TALK = (
     {"role": "user", "content": "How much is 3 + 4?"},
@@ -33,7 +31,7 @@ def speaking(template: ChatTemplate) -> Any:
     from tokenizers import AddedToken
 
     tokenizer = copy.deepcopy(template.tokenizer)
-    if isinstance(template, Turns | Original):
+    if template.jinja is not None:
         tokenizer.chat_template = template.jinja
     known = tokenizer.added_tokens_decoder
     for i in sorted(template.markers):

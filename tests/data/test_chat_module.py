@@ -275,18 +275,6 @@ def test_a_stream_is_shared_between_ranks(folder: Path) -> None:
     assert all(QUESTIONS.count(q) > 1 for q in QUESTIONS if any(q.lower() in text for text in common)) or not common
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_where_it_stopped(folder: Path, workers: int) -> None:
-    unbroken = [canvas.ids.tolist() for canvas in islice(stream(folder), 45)]
-    assert len({str(batch) for batch in unbroken}) > 40
-    stopped = iter(loader := stream(folder, num_workers=workers))
-    begun = [next(stopped).ids.tolist() for _ in range(21)]
-    assert loader.state_dict() == {"batches": 20}  # the last one may not have been used yet
-    resumed = stream(folder, num_workers=workers)
-    resumed.load_state_dict(loader.state_dict())
-    assert begun[:20] + [canvas.ids.tolist() for canvas in islice(resumed, 25)] == unbroken
-
-
 def test_a_model_trains_and_validates_on_a_stream(folder: Path) -> None:
     model, data = Model(), module(folder, streaming=True, validation_size=20, num_workers=1)
     trainer(max_steps=12, val_check_interval=5, num_sanity_val_steps=0).fit(model, datamodule=data)

@@ -87,7 +87,7 @@ def key(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [5, 24, 61])
+@pytest.mark.parametrize("count", [5, 24])
 @pytest.mark.parametrize("skip", [0, 3])
 def test_readers_side_by_side_see_each_row_once(
     kind: Callable[..., Rows], count: int, skip: int, tmp_path: Path
@@ -95,7 +95,7 @@ def test_readers_side_by_side_see_each_row_once(
     rows = kind(tmp_path, count)
     whole = [key(row) for row in rows]
     assert len({*whole}) == count
-    for parts in (1, 2, 3, 4, 7):
+    for parts in (1, 2, 3, 7):
         shares = [[key(row) for _, row in rows.share(part, parts, skip)] for part in range(parts)]
         assert sorted(chain(*shares)) == sorted(whole[skip:])
         assert max(map(len, shares)) - min(map(len, shares)) <= (1 if skip or count % 6 else count)
@@ -104,8 +104,8 @@ def test_readers_side_by_side_see_each_row_once(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("skip", [0, 3])
 def test_a_reader_goes_on_from_any_place(kind: Callable[..., Rows], skip: int, tmp_path: Path) -> None:
-    rows = kind(tmp_path, 23)
-    for part, parts in ((0, 1), (1, 2), (2, 3), (3, 4)):
+    rows = kind(tmp_path, 15)
+    for part, parts in ((0, 1), (1, 2), (2, 4)):
         unbroken = list(rows.share(part, parts, skip))
         for stop in range(len(unbroken) + 1):
             reader = rows.share(part, parts, skip)

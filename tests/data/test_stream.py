@@ -123,15 +123,14 @@ def test_no_document_is_lost_between_the_rows_and_the_batches(packing: bool, tmp
 
 
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("hub", [False, True])
+@pytest.mark.parametrize(("world", "hub"), [(1, False), (2, True)])
 def test_after_any_stop_a_stream_is_the_unbroken_stream(packing: bool, world: int, hub: bool, tmp_path: Path) -> None:
     def ranks() -> list[StreamLoader]:
         return [loader(mixture(tmp_path, hub), packing, rank, world) for rank in range(world)]
 
     unbroken = [plain(islice(each, 50)) for each in ranks()]
     assert unbroken[0] != unbroken[-1] or world == 1
-    for stop in (*range(7), 29, 40, 41):
+    for stop in (*range(5), 29, 40):
         state = through_a_file(stopped(ranks(), stop), tmp_path)
         for rank, again in enumerate(ranks()):
             again.load_state_dict(state)
@@ -144,7 +143,7 @@ def test_after_any_stop_workers_go_on_too(workers: int, tmp_path: Path) -> None:
         return loader(mixture(tmp_path, hub=True), workers=workers)
 
     unbroken = plain(islice(made(), 40))
-    for stop in (0, 1, 5, 20):
+    for stop in (1, 20):
         again = made()
         again.load_state_dict(through_a_file(stopped([made()], stop), tmp_path))
         assert plain(islice(again, 40 - stop)) == unbroken[stop:]
@@ -175,7 +174,7 @@ def test_a_new_epoch_goes_on_with_the_batch_that_was_not_used(workers: int, tmp_
 @pytest.mark.parametrize(("early", "in_hand"), [(True, 0), (True, 1), (False, 0), (False, 1)])
 def test_batches_that_were_given_and_not_used_come_again(early: bool, in_hand: int, tmp_path: Path) -> None:
     unbroken = plain(islice(loader(mixture(tmp_path)), 40))
-    for given in range(25):
+    for given in (0, 1, 2, 3, 11, 24):
         made = loader(mixture(tmp_path))
         made.early = early
         walk = iter(made)

@@ -30,11 +30,18 @@ COMMON = (
     "callbacks.last.every_n_steps=3",
     "trainer.log_every_n_steps=1",
     "trainer.val_check_interval=25",
-    "trainer.max_epochs=-1",
+    "trainer.max_epochs=99",
     "data.num_workers=0",
 )
 ALONE = (*COMMON, "trainer.max_steps=120", "data.batch_size=4", "data.train_size=60")
-TOGETHER = (*COMMON, "trainer=ddp_cpu", "trainer.max_steps=60", "data.batch_size=4", "data.train_size=120")
+TOGETHER = (
+    *COMMON,
+    "trainer=ddp_cpu",
+    "trainer.max_epochs=99",
+    "trainer.max_steps=60",
+    "data.batch_size=4",
+    "data.train_size=120",
+)
 
 
 @pytest.fixture
@@ -104,10 +111,19 @@ def check_nothing_happened(nursery: Nursery, arguments: tuple[str, ...], kills: 
 @pytest.mark.parametrize(
     ("options", "kills"),
     [
-        ((), 10),
-        (("data.packing=true", "trainer.accumulate_grad_batches=2", "callbacks=ema", "data.num_workers=2"), 10),
+        (("trainer.max_epochs=-1",), 10),
+        (
+            (
+                "data.packing=true",
+                "trainer.max_epochs=99",
+                "trainer.accumulate_grad_batches=2",
+                "callbacks=ema",
+                "data.num_workers=2",
+            ),
+            10,
+        ),
     ],
-    ids=["plain", "packed, accumulated, averaged, with workers"],
+    ids=["plain", "with epochs, packed, accumulated, averaged, with workers"],
 )
 def test_twenty_kills_change_nothing(nursery: Nursery, options: tuple[str, ...], kills: int) -> None:
     check_nothing_happened(nursery, (*ALONE, *options), kills)

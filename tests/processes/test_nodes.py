@@ -36,6 +36,12 @@ code=0
 while [ -n "$(jobs -p)" ]; do wait -n || code=$?; done
 exit "$code"
 """
+TORCHRUN = """#!/usr/bin/env bash
+echo "$@" >"node$6.txt"
+trap 'echo asked >>"$0.$BASHPID"; exit 9' TERM
+[ "$6" = "--node-rank=${FAILING:-none}" ] && exit 3
+while :; do sleep 0.01; done
+"""
 SCONTROL = """#!/usr/bin/env bash
 echo "$@" >>scontrol.txt
 """
@@ -94,7 +100,7 @@ def slurm(tmp_path: Path) -> Shell:
         PATH=f"{programs}:{os.environ['PATH']}",
         GLOO_SOCKET_IFNAME="lo",
         SLURM_JOB_NAME="mine",
-        SLURM_JOB_ID=str(free_port(15000) - 15000),  # from which Lightning makes its port
+        SLURM_JOB_ID=str(free_port(15100) - 15000),  # from which Lightning makes its port
         SLURM_NNODES="2",
         SLURM_NTASKS_PER_NODE="1",
         SLURM_CPUS_PER_TASK="1",
@@ -123,15 +129,11 @@ def check_same_losses(run: Path, alone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_nodes_of_two_processes_stop_together_go_on_and_are_as_one_process(tmp_path: Path, alone: Path) -> None:
+def test_two_nodes_of_two_processes_are_as_one_process(tmp_path: Path, alone: Path) -> None:
     """Each process reads two of the eight rows of a step; all of them share one folder."""
     shell, run = Shell(tmp_path, PORT=str(free_port(29600))), tmp_path / "runs" / "nodes"
-    arguments = (*STEPS, "data.batch_size=2", "run=nodes")
-    assert shell.stopped(run, signal.SIGTERM, "two_nodes.sh", *arguments) == 128 + signal.SIGTERM
-    assert shell.said.count(f"as {run}/checkpoints/last.ckpt") == 1
-    assert 0 < json.loads((run / "result.json").read_text())["steps"] < 50
-    assert shell.run("two_nodes.sh", *arguments) == 0, shell.said
-    assert shell.said.count("Going on from") == shell.said.count("─ done ") == 1
+    assert shell.run("two_nodes.sh", *STEPS, "data.batch_size=2", "run=nodes") == 0, shell.said
+    assert shell.said.count("─ done ") == 1
     check_same_losses(run, alone)
     assert {entry.name for entry in run.iterdir()} == {entry.name for entry in alone.iterdir()}
     assert {entry.name for entry in tmp_path.iterdir()} == {"runs", "said.txt"}
