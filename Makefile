@@ -14,7 +14,7 @@ LOG   := $(VENV)/setup.log
 PIP   := $(PY) -m pip install --no-compile --progress-bar off --no-input -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench wheel clean
+.PHONY: help setup demo test test-fast test-gpu lint format bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,11 +30,14 @@ demo: $(READY) ## train a small masked diffusion model on the built-in chat, and
 	  'What is different: green yellow hammer?' 'Which two numbers are between 3 and 7?' >$(RUN)/questions.txt
 	$(PY) -m dllm_lightning.generate ckpt=$(RUN) prompts=$(RUN)/questions.txt
 
-test: $(READY) ## every test; with DLLM_DATA=FOLDER also those on real data
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+test: $(READY) ## every test that needs no GPU; with DLLM_DATA=FOLDER also those on real data
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
 
 test-fast: $(READY) ## the tests that take less than about five seconds each
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
+
+test-gpu: $(READY) ## the tests that need a GPU, on all there are; without one each says that it is skipped
+	$(PY) -m pytest -m gpu -rs
 
 lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check .

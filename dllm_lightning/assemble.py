@@ -21,14 +21,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dllm_lightning.backbone import Backbone
-from dllm_lightning.compatibility import IncompatibleParts, check_compatible, check_packing, check_trainer
+from dllm_lightning.backbone import Backbone, check_sizes
+from dllm_lightning.compatibility import IncompatibleParts, check_compatible, check_length, check_packing, check_trainer
+from dllm_lightning.mistakes import no_such_key
 from dllm_lightning.model import DiffusionModule
 from dllm_lightning.schema import WrongValue, check_values
 from dllm_lightning.types import Vocab
 
 RECIPE = ("model", "process", "noise", "loss", "sampler", "backbone", "data", "optimizer", "seed")
 """The parts of a configuration that a model is made of; trainer, loggers and folders may change."""
+
+KEYS = (*RECIPE, "trainer", "callbacks", "logger", "run", "folder", "threads", "resume", "debug", "typed")
+"""Everything that a configuration has."""
 
 
 class Run(NamedTuple):
@@ -55,6 +59,8 @@ def assemble(cfg: DictConfig) -> Run:
     optimizer = instantiate(cfg.optimizer)
     check_compatible(model.func, process, loss, sampler)
     check_packing(get_class(cfg.backbone._target_), data.packing)
+    if cfg.backbone.config is not None:
+        check_sizes(cfg.backbone.config)
     data.check()
     callbacks = [_built(part, sampler=sampler, data=data) for part in cfg.callbacks.values() if part is not None]
     logger = instantiate(cfg.logger) if cfg.get("logger") else False
@@ -64,6 +70,7 @@ def assemble(cfg: DictConfig) -> Run:
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = instantiate(sized(cfg.backbone, tokenizer))
+    check_length(backbone, data.max_length)
     process = dataclasses.replace(process, vocab=Vocab.of(tokenizer, backbone.width))
     module = model(process, backbone, loss, optimizer, seed=cfg.seed, recipe=recipe(cfg, backbone, tokenizer))
     return Run(trainer, module, data, callbacks)
@@ -100,6 +107,8 @@ def settled(cfg: DictConfig) -> DictConfig:
 
     Raises WrongValue for a part that a run cannot be without.
     """
+    if unknown := [name for name in map(str, cfg) if name not in KEYS]:
+        raise WrongValue(no_such_key(unknown[0], KEYS))
     if missing := [part for part in (*RECIPE, "trainer") if cfg.get(part) is None]:
         raise WrongValue(f"A run needs its {missing[0]}, and none was chosen: --help lists what there is.")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:

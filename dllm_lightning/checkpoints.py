@@ -5,6 +5,7 @@ their recipe names only classes of this package are built.
 from __future__ import annotations
 
 import importlib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,20 @@ class NoModel(ValueError):
     """There is no model where one was looked for."""
 
 
-def checkpoint_in(path: Path) -> Path:
+def checkpoint_in(path: Path, called: str = "ckpt") -> Path:
     """A checkpoint file itself, or a run folder's best one, or else its last. Raises NoModel when there is none."""
     if path.is_file():
         return path
     if not path.exists():
-        raise NoModel(
-            f"There is nothing at ckpt={str(path)!r}: give a checkpoint, the folder of a run, or a Hugging Face folder."
-        )
+        others = ", the folder of a run, or a Hugging Face folder" if called == "ckpt" else " or the folder of a run"
+        raise NoModel(f"There is nothing at {called}={str(path)!r}: give a checkpoint{others}.")
     for name in ("best.ckpt", "last.ckpt"):
         for folder in (path / "checkpoints", path):
             if (folder / name).is_file():
                 return folder / name
+    published = " and no config.json" if called == "ckpt" else ""
     raise NoModel(
-        f"The folder ckpt={str(path)!r} holds no checkpoint (checkpoints/best.ckpt or last.ckpt) and no config.json."
+        f"The folder {called}={str(path)!r} holds no checkpoint (checkpoints/best.ckpt or last.ckpt){published}."
     )
 
 
@@ -40,11 +41,31 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NoModel(f"{str(file)!r} is no readable checkpoint ({first}). Choose another, or train again.") from error
+        raise NoModel(f"{str(file)!r} is no readable checkpoint ({_why(file, error)}). Choose another.") from error
     if not isinstance(checkpoint, dict) or "recipe" not in checkpoint or "state_dict" not in checkpoint:
         raise NoModel(f"{str(file)!r} carries no recipe, so it was not written by a run of this project.")
+    recipe = checkpoint["recipe"] if isinstance(checkpoint["recipe"], Mapping) else {}
+    parts = checkpoint["state_dict"], *(recipe.get(part) for part in ("config", "backbone", "tokenizer"))
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise NoModel(f"The recipe in {str(file)!r} is not whole, so no model can be built by it. Choose another.")
     return checkpoint
+
+
+def read_whole(file: Path) -> dict[str, Any]:
+    """Like read_checkpoint, and NoModel too where any byte has changed since it was written."""
+    checkpoint = read_checkpoint(file)
+    with zipfile.ZipFile(file) as archive:
+        if (broken := archive.testzip()) is not None:
+            raise NoModel(f"{str(file)!r} is damaged ({broken} does not match its checksum). Choose another.")
+    return checkpoint
+
+
+def _why(file: Path, error: Exception) -> str:
+    if not zipfile.is_zipfile(file):
+        return "it is not a whole file of torch.save"
+    if "weights_only" in str(error) or "Weights only" in str(error):
+        return "it holds more than numbers and text, which may run code as it is read, so it is not opened"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_recipe(parts: Sequence[Mapping[str, Any]], files: Mapping[str, str]) -> None:

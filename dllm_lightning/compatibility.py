@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -36,17 +37,55 @@ def check_packing(backbone: Any, packing: bool) -> None:
         )
 
 
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "limit_val_batches": 0,
+    "log_every_n_steps": 0,
+    "max_bad_steps": 1,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+}
+"""The smallest values of a trainer's numbers."""
+
+
+def check_length(backbone: Any, length: int) -> None:
+    """Raises IncompatibleParts for documents that are longer than the network reads."""
+    if backbone.longest is not None and length > backbone.longest:
+        raise IncompatibleParts(
+            f"data.max_length={length} is more than {backbone.longest}, the longest row that this backbone reads: "
+            f"give data.max_length={backbone.longest} or less, or a ModernBERT backbone."
+        )
+
+
+def check_places(trainer: Any) -> None:
+    """Raises IncompatibleParts for devices that are none, and for nodes that nobody has started."""
+    devices = trainer.get("devices", "auto")
+    number = int(devices) if isinstance(devices, str) and devices.lstrip("-").isdigit() else devices
+    on_cpu = trainer.accelerator == "cpu"
+    some = isinstance(number, int) and (number > 0 or (number == -1 and not on_cpu))
+    if not (some or number == "auto" or (number and not isinstance(number, int | str) and not on_cpu)):
+        more = "" if on_cpu else ", -1 for all of them, a list of their numbers,"
+        raise IncompatibleParts(f"trainer.devices={devices} names no devices: give how many (1 or more){more} or auto.")
+    if trainer.get("num_nodes", 1) > 1 and not {"MASTER_ADDR", "SLURM_NTASKS"} & os.environ.keys():
+        raise IncompatibleParts(
+            f"trainer.num_nodes={trainer.num_nodes} would wait for other nodes, and this process was started alone: "
+            f"start it on each of them with torchrun or srun, or give trainer.num_nodes=1."
+        )
+
+
 def check_trainer(trainer: Any, callbacks: Any) -> None:
     """Raises IncompatibleParts for a training that would not train, or not on this machine."""
+    for name, least in LEAST.items():
+        if isinstance(value := trainer.get(name), int | float) and value < least:
+            raise IncompatibleParts(f"trainer.{name}={value} is too small: give {least} or more.")
     for name in ("max_steps", "max_epochs"):
         if (limit := trainer.get(name)) is not None and limit < 1 and limit != -1:
             raise IncompatibleParts(f"trainer.{name}={limit} trains nothing: give 1 or more, or -1 for no such limit.")
-    if trainer.get("accumulate_grad_batches", 1) < 1:
-        raise IncompatibleParts(
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} makes no batch: give 1 or more."
-        )
     if isinstance(interval := trainer.get("val_check_interval"), int | float) and interval <= 0:
         raise IncompatibleParts(f"trainer.val_check_interval={interval} is no number of batches: give 1 or more.")
+    check_places(trainer)
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if trainer.accelerator in ("gpu", "cuda") and not gpu:
         found = "finds none here" if torch.version.cuda else "was built without CUDA"

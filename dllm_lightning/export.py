@@ -26,11 +26,11 @@ def main(cfg: DictConfig, run: str | None = None, out: str | None = None) -> Non
         check_hub(cfg.hub)
     place = Path(out).expanduser().resolve()
     with folder_for(place, cfg.overwrite) as folder:
-        from dllm_lightning.checkpoints import checkpoint_in, read_checkpoint
+        from dllm_lightning.checkpoints import checkpoint_in, read_whole
         from dllm_lightning.loading import from_checkpoint
 
-        file = checkpoint_in(Path(run).expanduser())
-        checkpoint = read_checkpoint(file)
+        file = checkpoint_in(Path(run).expanduser(), called="run")
+        checkpoint = read_whole(file)
         raw = cfg.weights == "raw"
         loaded, origin = from_checkpoint(checkpoint, file, raw=raw), Origin.of(checkpoint, raw)
         publish(loaded, origin, folder, title=place.name, name=cfg.hub or ".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,11 @@ def check(cfg: DictConfig) -> None:
     """Raises ValueError for an option without sense, before anything is loaded."""
     for name in ("length", "batch_size"):
         value = cfg[name]
-        if not (isinstance(value, int) and value >= 1) and not (name == "length" and value is None):
+        if not (type(value) is int and value >= 1) and not (name == "length" and value is None):
             raise ValueError(f"{name}={value} is no number of things: give a whole number, 1 or more.")
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ValueError(f"seed={cfg.seed} is no seed: give a whole number, 0 or more.")
-    if not isinstance(cfg.pause, int | float) or cfg.pause < 0:
+    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**63:
+        raise ValueError(f"seed={cfg.seed} is no seed: give a whole number, from 0 to {2**63 - 1}.")
+    if type(cfg.pause) not in (int, float) or not 0 <= cfg.pause < math.inf:
         raise ValueError(f"pause={cfg.pause} is no time: give seconds, 0 or more.")
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format} is unknown: choose one of {', '.join(FORMATS)}.")
@@ -83,7 +84,7 @@ def place(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        return torch.Generator(torch.empty(0, device=name).device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device={name} here: give auto or cpu, or cuda where there is a GPU.") from error
 

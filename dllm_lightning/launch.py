@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dllm_lightning import jobs
 from dllm_lightning.crew import Crew
+from dllm_lightning.flags import check_arguments
 from dllm_lightning.jobs import Main, Words
 from dllm_lightning.mistakes import sentence
 from dllm_lightning.sweep import SweepReport
@@ -53,6 +54,7 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
         return sentence(error, conf_dir(), config_name, overrides)
 
     with telling(line_of):
+        check_arguments(overrides, sweeps=not verbatim)
         if (cfg := jobs.received()) is not None:
             quietly()
             if "LOCAL_RANK" in os.environ:  # one of several processes that train together

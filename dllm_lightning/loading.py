@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dllm_lightning.backbone import Backbone
-from dllm_lightning.checkpoints import NoModel, check_recipe, checkpoint_in, read_checkpoint
+from dllm_lightning.checkpoints import NoModel, check_recipe, checkpoint_in, read_whole
 from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.data.tokenizer import read_tokenizer
 from dllm_lightning.model.denoiser import NetworkDenoiser
@@ -74,7 +74,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     if (path / "config.json").is_file():
         return from_folder(path, device)
     file = checkpoint_in(path)
-    return from_checkpoint(read_checkpoint(file), file, device)
+    return from_checkpoint(read_whole(file), file, device)
 
 
 def from_checkpoint(
@@ -84,10 +84,7 @@ def from_checkpoint(
 
     Where an average of the weights was kept, it is the average; `raw` takes what was averaged.
     """
-    try:
-        config, sizes, files = (checkpoint["recipe"][part] for part in ("config", "backbone", "tokenizer"))
-    except (KeyError, TypeError) as error:
-        raise NoModel(f"The recipe in {str(file)!r} is not whole, so no model can be built by it.") from error
+    config, sizes, files = (checkpoint["recipe"][part] for part in ("config", "backbone", "tokenizer"))
     cfg = _checked(config, files, file)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
@@ -99,8 +96,10 @@ def from_checkpoint(
     try:
         loaded.backbone.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split()[:40])
-        raise NoModel(f"The weights in {str(file)!r} are not those of its recipe: {reason} ...") from error
+        first = str(error).splitlines()[1].strip()[:160]
+        raise NoModel(
+            f"The weights in {str(file)!r} are not those of its recipe ({first} ...). Choose another."
+        ) from error
     loaded.backbone.to(device)
     return loaded
 

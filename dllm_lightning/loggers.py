@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import ParseResult, urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -76,12 +76,28 @@ def _write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -
     aside.replace(file)
 
 
-def wandb_logger(folder: str, **options: Any) -> Any:
-    """Lightning's WandbLogger, its files in `folder`. `WANDB_MODE` has the last word, as everywhere in W&B."""
+MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
+"""What W&B calls its modes; the last two are older names of the first two."""
+
+
+class NoKey(ValueError):
+    """Somebody insists on W&B online, which would ask for a key here."""
+
+
+def wandb_logger(folder: str, mode: str | None = None, **options: Any) -> Any:
+    """Lightning's WandbLogger, its files in `folder`: online where there is a key and a network, or as `mode` says.
+
+    `WANDB_MODE` has the last word, as everywhere in W&B. Raises NoKey for a mode that needs one where there is none.
+    """
     from lightning.pytorch.loggers import WandbLogger
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    if "WANDB_MODE" not in os.environ and (reason := _why_offline()):
+    if said := os.environ.get("WANDB_MODE"):  # which W&B reads by itself
+        _check_mode("WANDB_MODE", said)
+    elif mode is not None:
+        _check_mode("logger.mode", mode)
+        options["mode"] = mode
+    elif reason := _why_offline():
         options["mode"] = "offline"  # the environment is not read again
         sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
         rank_zero_only(log.warning)(sentence, reason, folder)
@@ -97,18 +113,37 @@ def _run_id(folder: Path) -> str:
     return file.read_text().strip()
 
 
-def _why_offline() -> str | None:
-    import wandb
+def _check_mode(name: str, mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"{name}={mode} is no mode of W&B: give online, offline or disabled.")
+    if mode in ("online", "shared", "run") and not _has_key():
+        raise NoKey(
+            f"{name}={mode} needs an API key, and there is none: run `wandb login` or set WANDB_API_KEY, or leave "
+            f"{name} out to log offline."
+        )
 
-    settings = wandb.setup().settings
-    address = urlparse(str(settings.base_url))
-    if not (settings.api_key or _stored_key(address.hostname or "")):
+
+def _why_offline() -> str | None:
+    if not _has_key():
         return "there is no API key (wandb login, or WANDB_API_KEY)"
+    address = _address()
     try:
         socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()
     except OSError:
-        return f"{settings.base_url} cannot be reached"
+        return f"{address.geturl()} cannot be reached"
     return None
+
+
+def _address() -> ParseResult:
+    import wandb
+
+    return urlparse(str(wandb.setup().settings.base_url))
+
+
+def _has_key() -> bool:
+    import wandb
+
+    return bool(wandb.setup().settings.api_key or _stored_key(_address().hostname or ""))
 
 
 def _stored_key(host: str) -> str | None:

@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import CodeType
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -38,7 +38,7 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
         case MissingConfigException() if extra := EXTRAS.get(error.missing_cfg_file or ""):
             return f"{error.missing_cfg_file} is not installed: pip install 'dllm-lightning[{extra}]'."
         case MissingConfigException():
-            return _no_option(error)
+            return _no_option(error, conf)
         case ValueError() if str(error).startswith("No trials are completed"):  # Optuna's last word
             return "No trial of the search came to its end; the table says why."
         case ConfigCompositionException() if found := re.search(r"[Cc]ould not override '([^']+)'", str(error)):
@@ -47,28 +47,46 @@ def sentence(error: BaseException, conf: Path, config_name: str, overrides: Sequ
             return _no_null(overrides)
         case ConfigCompositionException() if found := re.search(r"Ambiguous value for argument '(.+?)'\n", str(error)):
             return _several(found[1])
-        case InstantiationException() if isinstance(error.__cause__, TypeError | ValueError | ImportError):
-            ours = sentence(error.__cause__, conf, config_name, overrides)
+        case InstantiationException() if isinstance(error.__cause__, Exception):
+            ours = _raised_here(error.__cause__)
             found = re.search(r"full_key: (\S+)", str(error))
-            return ours or f"{found[1] if found else 'A part'} cannot be built like this: {_line(error.__cause__)}"
+            said = sentence(error.__cause__, conf, config_name, overrides) if ours or not found else None
+            return said or _unbuilt(found[1] if found else "A part", error.__cause__)
         case MissingMandatoryValue():
             key = getattr(error, "full_key", None) or getattr(error, "key", None)
             return f"{key} has no value: give {key}=VALUE."
         case HydraException() if error.__cause__ is not None:
             return sentence(error.__cause__, conf, config_name, overrides) or _line(error)
+        case OmegaConfBaseException() if found := re.search(r"^(?:.* k|K)ey '(\w+)' (?:is )?not", str(error)):
+            return f"{found[1]} is needed, and was taken out: leave ~{found[1]} away."
         case HydraException() | OmegaConfBaseException():
             return _line(error)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"There is no room left on the disk{f' for {error.filename}' if error.filename else ''}: make some."
+        case OSError() if error.filename is not None and _raised_by(error, "mkdir", "makedirs"):
+            why = f"The folder {str(error.filename)!r} cannot be made ({error.strerror})"
+            return f"{why}: choose another place, as with run=NAME or hydra.run.dir=FOLDER."
         case OSError() if error.filename is not None and error.strerror is not None:
             return f"{error.strerror}: {str(error.filename)!r}."
-        case ValueError() | OSError() if _raised_here(error.__traceback__):
+        case ValueError() | OSError() if _raised_here(error):
             return _line(error)
         case _ if type(error).__name__ == "MisconfigurationException":  # Lightning's own word for it
             return _line(error)
+        case ValueError() if "`val_check_interval`" in str(error):  # Lightning's too, when it has counted the batches
+            return _line(error)
+        case _ if type(error).__module__.partition(".")[0] == "wandb":
+            return f"W&B cannot be used ({_line(error)}): give logger.mode=offline, or another logger."
+        case _ if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
+            return "There is not enough memory: lower data.batch_size, data.max_length or backbone.chunk."
         case _ if type(error).__name__ == "ProcessRaisedException":  # of a process that was forked to train
             return _told_elsewhere(str(error))
     return None
+
+
+def _unbuilt(key: str, error: Exception) -> str:
+    if found := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+        return f"There is no option '{key}.{found[1]}': leave it out."
+    return f"{key} cannot be built like this: {_line(error)[:300].rstrip('.')}."
 
 
 def no_such_key(key: str, keys: Iterable[str]) -> str:
@@ -86,13 +104,14 @@ def no_such_key(key: str, keys: Iterable[str]) -> str:
     return f"There is no option {key!r}. {known}"
 
 
-def _no_option(error: MissingConfigException) -> str:
+def _no_option(error: MissingConfigException, conf: Path) -> str:
     """No file of this name in a group: sampler=confidnce."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if not group or not error.options:
+    options = error.options or [file.stem for file in (conf / group).glob("*.yaml")]
+    if not group or not options:
         return _line(error)
-    close = difflib.get_close_matches(option, error.options)
-    hint = f"Did you mean {_either(close)}?" if close else f"Choose one of {', '.join(sorted(error.options))}."
+    close = difflib.get_close_matches(option, options)
+    hint = f"Did you mean {_either(close)}?" if close else f"Choose one of {', '.join(sorted(options))}."
     return f"There is no {group}={option}. {hint}"
 
 
@@ -162,8 +181,18 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
-def _raised_here(traceback: TracebackType | None) -> bool:
+def _raised_by(error: BaseException, *functions: str) -> bool:
+    return (code := _code(error)) is not None and code.co_name in functions
+
+
+def _raised_here(error: BaseException) -> bool:
     """Whether the error was raised by this package, and not by something below that met a surprise."""
+    return (code := _code(error)) is not None and Path(code.co_filename).is_relative_to(PACKAGE)
+
+
+def _code(error: BaseException) -> CodeType | None:
+    """The function that raised it."""
+    traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and Path(traceback.tb_frame.f_code.co_filename).is_relative_to(PACKAGE)
+    return None if traceback is None else traceback.tb_frame.f_code

@@ -7,7 +7,9 @@ deep inside a library. An annotation that says too much for the few words that a
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +35,8 @@ def check_values(cfg: DictConfig, key: str = "") -> None:
         if isinstance(value, DictConfig) and (known is None or "_target_" in value):
             check_values(value, full)
         elif known is not None and not takes(hint := known.get(name, Any), value := _plain(value)):
+            if _is_part(hint):
+                raise WrongValue(f"{full}={value!r} is no part: choose one by {full.replace('.', '/')}=NAME (--help).")
             raise WrongValue(f"{full}={value!r} is of the wrong kind: give {_wanted(hint)}.")
 
 
@@ -45,7 +49,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     for function in _constructors(target):
         written = inspect.signature(function).parameters.values()
         try:
-            hints = get_type_hints(function)
+            hints = get_type_hints(target if is_dataclass(target) else function)
         except Exception:  # a name that exists for type checkers alone
             hints = {}
         for each in written:
@@ -65,14 +69,23 @@ def takes(hint: Any, value: Any) -> bool:
         return value in inner
     if hint in WORDS:
         number = (int, float) if hint is float else hint
-        return isinstance(value, number) and (hint is bool or not isinstance(value, bool))
+        finite = not isinstance(value, float) or math.isfinite(value)  # nan and inf are words of YAML too
+        return isinstance(value, number) and finite and (hint is bool or not isinstance(value, bool))
     if not isinstance(origin or hint, type) or hint is object:
         return True
+    if _is_part(hint):
+        return False  # a part has a _target_, and is looked into
     kind = origin or hint
     if issubclass(kind, Sequence):
         inner = (inner[0],) * len(value) if isinstance(value, list) and inner and inner[-1] is not ... else inner
         return isinstance(value, list) and all(takes(*pair) for pair in zip(inner, value, strict=False))
     return not issubclass(kind, Mapping) or isinstance(value, Mapping)
+
+
+def _is_part(hint: Any) -> bool:
+    """Whether a parameter takes an object of this package, or what makes one."""
+    kind = get_origin(hint) or hint
+    return kind is Callable or getattr(kind, "__module__", "").partition(".")[0] == __package__
 
 
 def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

@@ -37,8 +37,11 @@ def main(cfg: DictConfig) -> float | None:
     warnings.filterwarnings("ignore", message="|".join(known))
     for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and limits is in the summary
         logging.getLogger(library).setLevel(logging.WARNING)
+    for name in ("run", "folder"):
+        if cfg[name] in (None, ""):
+            raise ValueError(f"{name}={cfg[name]} is no name: give one, or leave {name} out.")
     if cfg.threads is not None:
-        if not isinstance(cfg.threads, int) or cfg.threads < 1:
+        if type(cfg.threads) is not int or cfg.threads < 1:
             raise ValueError(f"threads={cfg.threads} is no number of threads: give a whole number, 1 or more, or null.")
         torch.set_num_threads(cfg.threads)
     folder = Path(cfg.folder)

@@ -25,11 +25,11 @@ def nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     wandb.teardown()  # it remembers what it read
 
 
-def made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def made(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> dict[str, Any]:
     """The options that reach Lightning's logger, which is not built."""
     options: dict[str, Any] = {}
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **given: options.update(given))
-    loggers.wandb_logger(str(folder / "run"), project="dllm", name="here")
+    loggers.wandb_logger(str(folder / "run"), project="dllm", name="here", **more)
     assert (folder / "run").is_dir()
     assert (options["save_dir"], options["project"], options["name"]) == (str(folder / "run"), "dllm", "here")
     return options
@@ -90,10 +90,30 @@ def test_with_a_key_and_a_network_it_is_online_and_silent(
 
 @pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
 def test_wandb_mode_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    logged_in(monkeypatch, tmp_path)
     monkeypatch.setenv("WANDB_MODE", mode)
     tried = network(monkeypatch, there=False)
     assert "mode" not in made(tmp_path, monkeypatch)
     assert tried == []
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_without_wandb_mode_the_option_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    logged_in(monkeypatch, tmp_path)
+    tried = network(monkeypatch, there=False)
+    assert made(tmp_path, monkeypatch, mode=mode)["mode"] == mode
+    assert tried == []
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_who_insists_on_online_without_a_key_is_told_and_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    if by == "environment":
+        monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(loggers.NoKey, match=r"=online needs an API key, and there is none: run `wandb login`"):
+        loggers.wandb_logger(str(tmp_path / "run"), **({"mode": "online"} if by == "option" else {}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_curves_of_a_run_that_goes_on_are_kept(tmp_path: Path) -> None:

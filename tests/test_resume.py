@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dllm_lightning.assemble import Run, assemble
-from dllm_lightning.checkpoints import NoModel
-from dllm_lightning.resume import Changed, check_resumable, check_whole, to_resume
+from dllm_lightning.checkpoints import NoModel, read_whole
+from dllm_lightning.resume import Changed, check_resumable, to_resume
 from dllm_lightning.train import main
 from tests.conf.configurations import TINY, TINY_TOY, composed
 
@@ -59,13 +59,13 @@ def test_what_a_killed_run_left_half_written_is_swept_up(tmp_path: Path) -> None
 
 def test_every_byte_of_a_checkpoint_counts(folder: Path, tmp_path: Path) -> None:
     content = last(folder).read_bytes()
-    check_whole(last(folder))
+    read_whole(last(folder))
     for place in range(len(content) // 10, len(content), len(content) // 5):
         spoilt = bytearray(content)
         spoilt[place : place + 64] = bytes(byte ^ 0xFF for byte in spoilt[place : place + 64])
         (tmp_path / "spoilt.ckpt").write_bytes(spoilt)
         with pytest.raises(NoModel, match=r"spoilt\.ckpt' is (no readable checkpoint|damaged)"):
-            check_whole(tmp_path / "spoilt.ckpt")
+            read_whole(tmp_path / "spoilt.ckpt")
 
 
 @pytest.mark.parametrize(

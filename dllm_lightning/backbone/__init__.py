@@ -4,5 +4,6 @@ from dllm_lightning.backbone.backbone import Backbone, CannotPack
 from dllm_lightning.backbone.masked_lm import MaskedLM
 from dllm_lightning.backbone.modernbert import ModernBert
 from dllm_lightning.backbone.networks import InvalidBackbone
+from dllm_lightning.backbone.sizes import check_sizes
 
-__all__ = ["Backbone", "CannotPack", "InvalidBackbone", "MaskedLM", "ModernBert"]
+__all__ = ["Backbone", "CannotPack", "InvalidBackbone", "MaskedLM", "ModernBert", "check_sizes"]

@@ -50,8 +50,11 @@ def fresh(config: Mapping[str, Any], attention: str) -> Any:
         made = AutoConfig.for_model(**sizes)
         options = {"attn_implementation": attention, "dtype": torch.float32, "trust_remote_code": False}
         return AutoModelForMaskedLM.from_config(made, **options)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidBackbone(f"No network can be made of backbone.config={sizes}: {_first_line(error)}") from error
+    except Exception as error:  # each size has its own
+        said = " ".join(str(error).split())[:240]
+        said = f"there is no {said} to choose" if isinstance(error, KeyError) else said
+        kind = f"model_type={sizes.get('model_type')}"
+        raise InvalidBackbone(f"No network can be made of backbone.config with {kind} ({said}).") from error
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,8 @@ class SampleLogging(L.Callback):
     """After every `every`-th validation: a grid of prompts × answer lengths, and the trajectories of its last column.
 
     The tables go to every logger in its own way, to `samples.csv` in the run's folder, and to the terminal. Where the
-    data can judge answers (toy), `score` unseen questions are answered too and `val/exact_match` is logged.
+    data can judge answers (toy), `score` unseen questions are answered too, and `val/exact_match` is logged with its
+    standard error.
 
     All ranks sample the same prompts with the same draws and take the same number of steps, so that sharded networks
     never wait for each other; rank zero alone writes.
@@ -65,7 +66,9 @@ class SampleLogging(L.Callback):
         with trainer.precision_plugin.val_step_context():
             if self.score and (questions := self.data.questions(self.score)):
                 right = self.right(denoiser, questions, pl_module.device)
-                pl_module.log("val/exact_match", torch.tensor(sum(right) / len(right)), prog_bar=True)
+                share = sum(right) / len(right)
+                pl_module.log("val/exact_match", torch.tensor(share), prog_bar=True)
+                pl_module.log("val/exact_match_error", torch.tensor((share * (1 - share) / len(right)) ** 0.5))
             if self.prompts and self.lengths and self.validations % self.every == 0:
                 self.log_samples(trainer, denoiser, pl_module.device)
         pl_module.backbone.train(training)

@@ -57,6 +57,8 @@ class Summary(L.Callback):
         rows += [("checkpoint", str(_short(file))) for file in _checkpoints(trainer)]
         rows.append(("talk to it", f"python -m dllm_lightning.generate ckpt={folder}"))
         grid = Table.grid(padding=(0, 2))
+        grid.add_column()
+        grid.add_column(overflow="fold")  # a path is of use only when it is whole
         for name, value in rows:
             grid.add_row(f"[dim]{name}[/]", value)
         stopped = any(isinstance(callback, Ending) and callback.stopped for callback in trainer.checkpoint_callbacks)

@@ -47,7 +47,7 @@ def folder_for(out: Path, overwrite: bool = False) -> Iterator[Path]:
     missing = [folder for folder in out.parents if not folder.exists()]
     draft, former = (out.with_name(f".{out.name}-{what}-{os.getpid()}") for what in ("new", "old"))
     try:
-        draft.mkdir(parents=True)
+        _make(draft, out)
         yield draft
         if out.exists():
             out.rename(former)
@@ -61,6 +61,13 @@ def folder_for(out: Path, overwrite: bool = False) -> Iterator[Path]:
                 folder.rmdir()
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+def _make(draft: Path, out: Path) -> None:
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise NotFree(f"Nothing can be written at out={str(out)!r} ({error.strerror}): give another place.") from error
 
 
 def check_free(out: Path, overwrite: bool) -> None:

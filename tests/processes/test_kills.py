@@ -16,13 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conf.configurations import TINY, TINY_TOY
+from tests.conf.configurations import TINY, TINY_TOY, files
 from tests.processes.nursery import Nursery
 
-COMMON = (
+LIVES = (
     *(each for each in TINY if not each.startswith("trainer.max_steps")),
-    *TINY_TOY,
-    "logger=csv",
     "callbacks.progress=null",
     "callbacks.samples.score=4",
     "callbacks.samples.prompts=1",
@@ -33,6 +31,7 @@ COMMON = (
     "trainer.max_epochs=99",
     "data.num_workers=0",
 )
+COMMON = (*LIVES, *TINY_TOY)
 ALONE = (*COMMON, "trainer.max_steps=120", "data.batch_size=4", "data.train_size=60")
 TOGETHER = (
     *COMMON,
@@ -132,3 +131,11 @@ def test_twenty_kills_change_nothing(nursery: Nursery, options: tuple[str, ...],
 @pytest.mark.slow
 def test_five_kills_of_two_processes_change_nothing(nursery: Nursery) -> None:
     check_nothing_happened(nursery, TOGETHER, kills=5)
+
+
+@pytest.mark.slow
+def test_kills_change_nothing_on_a_stream(nursery: Nursery) -> None:
+    """Three workers read files over and over; what they had read and packed ahead is not in the checkpoint."""
+    stream = ("data.streaming=true", "data.validation_size=8", "data.num_workers=3", "data.max_length=24")
+    arguments = (*LIVES, *files(nursery.folder), *stream, "trainer.max_steps=60")
+    check_nothing_happened(nursery, arguments, kills=4)

@@ -6,6 +6,7 @@ node with the variables that SLURM sets, and `scontrol` writes down what it was 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,12 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dllm_lightning.crew import Crew
 from tests.processes.nursery import ROOT, Nursery
 from tests.processes.test_kills import written
 from tests.processes.test_ranks import FIFTY, column
@@ -36,12 +39,13 @@ code=0
 while [ -n "$(jobs -p)" ]; do wait -n || code=$?; done
 exit "$code"
 """
-TORCHRUN = """#!/usr/bin/env bash
-echo "$@" >"node$6.txt"
-trap 'echo asked >>"$0.$BASHPID"; exit 9' TERM
-[ "$6" = "--node-rank=${FAILING:-none}" ] && exit 3
-while :; do sleep 0.01; done
+PYTHON = """#!/usr/bin/env bash
+trap 'echo asked >>"$4.txt"; exit 9' TERM
+echo "$@" >"$4.txt"
+while [ "$4" != "${FAILING:-}" ] || [ ! -s ./--node-rank=0.txt ]; do sleep 0.01; done
+exit 3
 """
+"""Stands in for python, and so for torchrun: one that works until it is asked to stop, or fails."""
 SCONTROL = """#!/usr/bin/env bash
 echo "$@" >>scontrol.txt
 """
@@ -140,6 +144,26 @@ def test_two_nodes_of_two_processes_are_as_one_process(tmp_path: Path, alone: Pa
     assert [*run.parent.iterdir()] == [run]
 
 
+@pytest.mark.parametrize(("failing", "code"), [("", 128 + signal.SIGTERM), ("--node-rank=1", 3)])
+def test_what_ends_one_node_ends_the_other(tmp_path: Path, failing: str, code: int) -> None:
+    """A request to stop reaches both, and once; a node that fails takes the other with it."""
+    python, files = tmp_path / "python", [tmp_path / f"--node-rank={rank}.txt" for rank in (0, 1)]
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    started = Shell(tmp_path, PYTHON=str(python), FAILING=failing).start("two_nodes.sh", "seed=3")
+    if not failing:
+        while not all(map(written, files)):
+            assert started.poll() is None, "a node that nobody asked has ended"
+            time.sleep(0.01)
+        started.send_signal(signal.SIGTERM)
+    assert started.wait(20) == code
+    said = [file.read_text().splitlines() for file in files]
+    assert [lines[1:] for lines in said] == [["asked"], [] if failing else ["asked"]]
+    for rank, (line, *_) in enumerate(said):
+        assert {f"--local-addr=127.0.0.{rank + 1}", "--master-addr=127.0.0.1", "--nnodes=2"} <= {*line.split()}
+        assert line.endswith(" seed=3")
+
+
 @pytest.mark.slow
 def test_a_slurm_job_saves_before_its_time_is_up_is_put_back_and_goes_on(slurm: Shell, alone: Path) -> None:
     """On two nodes with a task each, which share one folder."""
@@ -156,13 +180,28 @@ def test_a_slurm_job_saves_before_its_time_is_up_is_put_back_and_goes_on(slurm: 
 
 @pytest.mark.slow
 def test_a_slurm_job_that_is_wrong_says_so_once_and_leaves_nothing(slurm: Shell) -> None:
-    arguments = (*STEPS, "experiment=quickstart", "trainer.accelerator=cpu")
-    assert slurm.run("slurm.sbatch", *arguments, "optimizer.lr=-1") == 2
+    arguments = (*STEPS, "experiment=quickstart", "trainer.accelerator=cpu", "optimizer.lr=-1")
+    assert slurm.run("slurm.sbatch", *arguments) == 2
     (line,) = slurm.said.splitlines()
     assert "optimizer.lr=-1" in line and not (slurm.folder / "runs").exists()
-    assert slurm.run("slurm.sbatch", *arguments, "trainer.max_step=1") == 2
-    (line,) = slurm.said.splitlines()
-    assert "trainer.max_step" in line and not (slurm.folder / "runs").exists()
+
+
+def test_the_first_process_stays_until_the_last_has_heard_that_there_is_no_job() -> None:
+    """Though that one comes late: it would look in vain for a process that has gone."""
+    port, ended = free_port(29700), threading.Event()
+
+    def lead() -> None:
+        with contextlib.suppress(ValueError), Crew(0, 2, "127.0.0.1", port, hosted=False).waiting():
+            raise ValueError("a mistake")
+        ended.set()
+
+    leading = threading.Thread(target=lead)
+    leading.start()
+    assert not ended.wait(0.5)
+    with pytest.raises(SystemExit):
+        Crew(1, 2, "127.0.0.1", port, hosted=False).listen()
+    assert ended.wait(5)
+    leading.join()
 
 
 def test_the_slurm_script_asks_for_what_a_run_on_several_nodes_needs(tmp_path: Path) -> None:

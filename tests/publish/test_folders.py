@@ -129,7 +129,7 @@ def test_a_checkpoint_whose_recipe_does_not_fit_is_refused_in_one_sentence(termi
     wider = checkpoint["recipe"] | {"backbone": checkpoint["recipe"]["backbone"] | {"hidden_size": 32}}
     for said, recipe in {
         "is not whole, so no model can be built by it.": {"config": {}},
-        "are not those of its recipe: Error(s) in loading": wider,
+        "are not those of its recipe (size mismatch": wider,
         "says nothing of noise": checkpoint["recipe"] | {"config": {}},
     }.items():
         torch.save(checkpoint | {"recipe": recipe}, terminal.folder / "changed.ckpt")
