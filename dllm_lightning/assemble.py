@@ -127,7 +127,7 @@ def _trainer(cfg: DictConfig, callbacks: list[L.Callback], logger: Any) -> L.Tra
     try:
         return make(callbacks=callbacks, logger=logger)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise IncompatibleParts(f"The trainer cannot be built like this: {error}") from error
+        raise IncompatibleParts(f"The trainer cannot be built like this: {str(error).rstrip('.')}.") from error
 
 
 def _built(part: DictConfig, **objects: Any) -> Any:

@@ -18,30 +18,37 @@ from omegaconf import DictConfig
 from dllm_lightning.jobs import from_text, to_text
 
 PATIENCE = timedelta(minutes=10)
+MINUTE = timedelta(minutes=1)
 MOMENT = timedelta(seconds=10)
 
 
 class Crew:
     """Processes that torchrun or SLURM started, one of which composes the configuration and tells the others."""
 
-    def __init__(self, rank: int, host: str, port: int, hosted: bool) -> None:
+    def __init__(self, rank: int, size: int, host: str, port: int, hosted: bool) -> None:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        self.rank = rank
+        self.rank, self.size = rank, size
         self.key = f"dllm/job/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         self.store = TCPStore(host, port, is_master=rank == 0 and not hosted, wait_for_workers=False)
         self.told = False
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """The others wait until there is a job, and go home when this is over without one."""
+        """The others wait until there is a job, and go home when this is over without one.
+
+        Rank zero stays until they have heard so, for the store may end with it, and torchrun ends it with any of them.
+        """
         try:
             yield
         except BaseException:
             self.store.set(f"{self.key}/failed", "1")
-            raise
-        finally:
             self.tell(None)
+            self.stay_until("heard", MINUTE)
+            self.stay_until("left", MOMENT)
+            raise
+        self.tell(None)
+        self.stay_until("heard", MINUTE)
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
@@ -53,6 +60,8 @@ class Crew:
                 self.store.wait([f"{self.key}/failed"], MOMENT)
                 sys.exit(2)
             raise
+        finally:
+            self.say("left")
 
     def led(self, main: Callable[..., Any]) -> Callable[..., Any]:
         """`main`, but the others are told first."""
@@ -69,13 +78,15 @@ class Crew:
         """The crew that this process belongs to."""
         if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-            return cls(int(os.environ["RANK"]), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), hosted)
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            return cls(rank, size, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), hosted)
         if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
             from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
             if SLURMEnvironment.detect():
                 here = SLURMEnvironment()
-                return cls(here.global_rank(), here.main_address, here.main_port + 1, hosted=False)
+                rank, size = here.global_rank(), here.world_size()
+                return cls(rank, size, here.main_address, here.main_port + 1, hosted=False)
         return None
 
     def tell(self, cfg: DictConfig | None) -> None:
@@ -87,6 +98,19 @@ class Crew:
     def listen(self) -> DictConfig:
         """The others: the job, as soon as rank zero has composed it. Leaves the program if there is none."""
         self.store.wait([self.key], PATIENCE)
-        if not (text := self.store.get(self.key).decode()):
-            sys.exit(2)  # rank zero says why
+        text = self.store.get(self.key).decode()
+        self.say("heard")
+        if not text:
+            self.say("left")
+            sys.exit(2)  # rank zero has said why
         return from_text(text)
+
+    def say(self, word: str) -> None:
+        """The others: what rank zero may be waiting for, if it still is."""
+        with contextlib.suppress(RuntimeError):
+            self.store.set(f"{self.key}/{word}/{self.rank}", "1")
+
+    def stay_until(self, word: str, patience: timedelta) -> None:
+        """Rank zero: until all others have said the word, though not for ever."""
+        with contextlib.suppress(RuntimeError):
+            self.store.wait([f"{self.key}/{word}/{rank}" for rank in range(1, self.size)], patience)

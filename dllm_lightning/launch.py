@@ -68,7 +68,7 @@ def launch(main: Main, config_name: str, verbatim: Sequence[str] = ()) -> None:
             with jobs.handed_on(cfg := crew.listen()), crew.following():
                 main(cfg)
         else:
-            with crew.waiting():
+            with crew.waiting(), telling(line_of):  # said before the others leave
                 if {"-m", "--multirun"} & {*overrides}:
                     raise ValueError("A sweep starts the processes of its jobs by itself: leave torchrun or srun out.")
                 compose(crew.led(main), config_name, overrides, texts, line_of)

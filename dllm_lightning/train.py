@@ -54,11 +54,13 @@ def main(cfg: DictConfig) -> float | None:
     ending = next((callback for callback in callbacks if isinstance(callback, Ending)), None)
     with ending.listening(trainer) if ending is not None else contextlib.nullcontext():
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    result = read_result(folder)
-    if result.get("status") == "stopped":
+    stopped = ending.asked if ending is not None and ending.stopped else None
+    if stopped is None and trainer.is_global_zero:  # forked processes trained, and left a note
+        stopped = read_result(folder).get("signal")
+    if stopped is not None:
         if trainer.is_global_zero:
             print(f"To go on, give the same command with run={cfg.run}")
-        sys.exit(128 + result["signal"])
+        sys.exit(128 + stopped)
     if "val/nelbo" not in trainer.callback_metrics:  # a run that was done already, or does not validate
         trainer.validate(module, data, verbose=False)
     nelbo = trainer.callback_metrics.get("val/nelbo")

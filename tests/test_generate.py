@@ -156,7 +156,7 @@ def test_nothing_is_left_behind(generate: Generate, tmp_path: Path) -> None:
         (["prompt=a", "prompts=b"], "prompt='a' and prompts='b' both ask: give one of them."),
         (["prompt=a", "length=0"], "length=0 is no number of things: give a whole number, 1 or more."),
         (["prompt=a", "length=long"], "length=long is no number of things: give a whole number, 1 or more."),
-        (["prompt=a", "seed=-1"], "seed=-1 is no seed: give a whole number, 0 or more."),
+        (["prompt=a", "seed=-1"], "seed=-1 is no seed: give a whole number, from 0 to 9223372036854775807."),
         (["prompt=a", "pause=-1"], "pause=-1 is no time: give seconds, 0 or more."),
         (["prompt=a", "format=xml"], "format=xml is unknown: choose one of auto, rich, plain, json."),
         (["prompt=a", "device=gpu"], "There is no device=gpu here: give auto or cpu, or cuda where there is a GPU."),

@@ -54,7 +54,7 @@ ON_TOY = (
     case("noise.max_ratio=0.5,0.8", "several values", "--multirun"),
     case("experiment=quick", "experiment=quick", "Did you mean quickstart?"),
     case("experiment=[quickstart,nonsense]", "experiment=nonsense", "Choose one of chat_small"),
-    case("logger.mode=online", "'logger.mode'", "logger has"),
+    case("logger.mode=online", "'logger.mode'", "Did you mean"),
     case("+treads=4", "'treads'", "Did you mean threads?"),
     case("~resume", "resume is needed", "leave ~resume away"),
     case("--optimizer.lr=1", "'--optimizer.lr=1'", "write optimizer.lr=1, without dashes"),
@@ -254,7 +254,7 @@ ON_A_MODEL = (
     case("ckpt={here}/narrow prompt=hello prompts=file.txt", "prompt='hello'", "prompts='file.txt'", "one of them"),
     case("ckpt={here}/run prompt=hello sampler=nonsense", "sampler=nonsense", "ancestral"),
     case("ckpt={here}/run prompt=hello sampler=random +sampler.heat=1", "'sampler.heat'", "leave it out"),
-    case("ckpt={here}/run prompt=hello sampler=random sampler.temperature=hot", "temperature=hot", "above 0"),
+    case("ckpt={here}/run prompt=hello sampler=random sampler.temperature=-1.0", "temperature=-1.0", "above 0"),
     case("ckpt={here}/run prompt=hello length=10000", "length=10000", "8192 at most", "Shorten"),
     case("--ckpt={here}/run --prompt=hello", "'--ckpt=", "without dashes"),
     case("--multirun ckpt={here}/run seed=1,2", "--multirun is for training", "one value"),
@@ -459,7 +459,7 @@ def test_wandb_without_a_key_is_one_sentence(
 @pytest.mark.parametrize(
     ("entry", "typed"),
     [
-        ("train", (*TINY, *TINY_TOY, "noise.max_ratio=2")),
+        ("train", (*TINY, *TINY_TOY, "resume=missing")),
         ("generate", ("ckpt=missing", "prompt=hello")),
         ("export", ("run=missing", "out=model")),
     ],
@@ -468,7 +468,7 @@ def test_wandb_without_a_key_is_one_sentence(
 def test_debug_shows_where_it_was_found(entry: str, typed: tuple[str, ...], terminal: Terminal) -> None:
     assert terminal(*typed, entry=entry).code == 2
     terminal.monkeypatch.setenv("DLLM_DEBUG", "")  # so that it is put back after the test
-    with pytest.raises(ValueError, match=r"max_ratio|missing"):
+    with pytest.raises(ValueError, match="missing"):
         terminal(*typed, "debug=true", entry=entry)
 
 
