@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> float | None:
 
     from dllm_lightning.assemble import assemble
     from dllm_lightning.callbacks import Ending
-    from dllm_lightning.result import read_result
+    from dllm_lightning.result import RESULT, read_result
     from dllm_lightning.resume import check_resumable, to_resume
 
     known = (
@@ -51,6 +51,8 @@ def main(cfg: DictConfig) -> float | None:
         check_resumable(checkpoint, module)
         if trainer.is_global_zero:
             print(f"Going on from {checkpoint}", flush=True)
+    if trainer.is_global_zero:
+        (folder / RESULT).unlink(missing_ok=True)  # it speaks of the run as it was
     ending = next((callback for callback in callbacks if isinstance(callback, Ending)), None)
     with ending.listening(trainer) if ending is not None else contextlib.nullcontext():
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)

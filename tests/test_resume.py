@@ -10,6 +10,7 @@ import torch
 
 from dllm_lightning.assemble import Run, assemble
 from dllm_lightning.checkpoints import NoModel, read_whole
+from dllm_lightning.result import read_result, write_result
 from dllm_lightning.resume import Changed, check_resumable, to_resume
 from dllm_lightning.train import main
 from tests.conf.configurations import TINY, TINY_TOY, composed
@@ -122,3 +123,10 @@ def test_with_batches_of_another_size_a_run_goes_on_with_the_next_row(tmp_path: 
     assert steps == 4 + left + whole
     with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
         assert max(int(row["step"]) for row in csv.DictReader(file)) == steps - 1
+
+
+def test_a_run_that_was_stopped_at_its_last_step_is_done_when_it_goes_on(folder: Path) -> None:
+    """The note that it left then is not taken for one of today."""
+    write_result(folder, {"status": "stopped", "signal": 2})
+    assert train(folder) == pytest.approx(train(folder))
+    assert read_result(folder)["status"] == "done" and read_result(folder)["steps"] == 4

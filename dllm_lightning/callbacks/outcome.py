@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from dllm_lightning.callbacks.ending import Ending
 from dllm_lightning.loggers import Curves
-from dllm_lightning.result import RESULT, write_result
+from dllm_lightning.result import write_result
 
 
 class Outcome(L.Callback):
@@ -28,7 +28,6 @@ class Outcome(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = time.perf_counter()
         if trainer.is_global_zero:
-            (Path(trainer.default_root_dir) / RESULT).unlink(missing_ok=True)
             for logger in trainer.loggers:
                 if isinstance(logger, Curves):
                     logger.forget(trainer.global_step)
