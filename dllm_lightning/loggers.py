@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import ParseResult, urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -76,8 +76,19 @@ def _write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -
     aside.replace(file)
 
 
+RUN_ID = Path("wandb") / "run-id.txt"
 MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 """What W&B calls its modes; the last two are older names of the first two."""
+
+
+def go_on(loggers: Sequence[Logger], folder: Path, step: int) -> None:
+    """Prepares loggers for training from this step on: curves end before it, and W&B's run is the one of next time."""
+    for logger in loggers:
+        if isinstance(logger, Curves):
+            logger.forget(step)
+        elif isinstance(logger, WandbLogger) and logger.version:
+            (folder / RUN_ID).parent.mkdir(parents=True, exist_ok=True)
+            (folder / RUN_ID).write_text(f"{logger.version}\n")
 
 
 class NoKey(ValueError):
@@ -89,8 +100,6 @@ def wandb_logger(folder: str, mode: str | None = None, **options: Any) -> Any:
 
     `WANDB_MODE` has the last word, as everywhere in W&B. Raises NoKey for a mode that needs one where there is none.
     """
-    from lightning.pytorch.loggers import WandbLogger
-
     os.environ.setdefault("WANDB_SILENT", "true")
     if said := os.environ.get("WANDB_MODE"):  # which W&B reads by itself
         _check_mode("WANDB_MODE", said)
@@ -101,16 +110,14 @@ def wandb_logger(folder: str, mode: str | None = None, **options: Any) -> Any:
         options["mode"] = "offline"  # the environment is not read again
         sentence = "W&B runs offline, because %s. To upload later: wandb sync %s/wandb/offline-run-*"
         rank_zero_only(log.warning)(sentence, reason, folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     return WandbLogger(save_dir=folder, log_model=False, id=_run_id(Path(folder)), resume="allow", **options)
 
 
 def _run_id(folder: Path) -> str:
     """The same whenever a run goes on: its curves are one."""
-    file = folder / "wandb" / "run-id.txt"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{uuid.uuid4().hex[:8]}\n")
-    return file.read_text().strip()
+    file = folder / RUN_ID
+    return file.read_text().strip() if file.is_file() else uuid.uuid4().hex[:8]
 
 
 def _check_mode(name: str, mode: str) -> None:

@@ -28,7 +28,7 @@ def nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 def made(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> dict[str, Any]:
     """The options that reach Lightning's logger, which is not built."""
     options: dict[str, Any] = {}
-    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **given: options.update(given))
+    monkeypatch.setattr(loggers, "WandbLogger", lambda **given: options.update(given))
     loggers.wandb_logger(str(folder / "run"), project="dllm", name="here", **more)
     assert (folder / "run").is_dir()
     assert (options["save_dir"], options["project"], options["name"]) == (str(folder / "run"), "dllm", "here")
@@ -130,3 +130,49 @@ def test_the_curves_of_a_run_that_goes_on_are_kept(tmp_path: Path) -> None:
         ("2", "1.0", ""),
     ]
     assert [file.name for file in (tmp_path / "csv").iterdir()] == ["metrics.csv"]
+
+
+def test_a_run_that_goes_on_is_the_same_run_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first step: a run that never began leaves no name behind."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    first = loggers.wandb_logger(str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "wandb").exists()
+    loggers.go_on([first], tmp_path / "run", 0)
+    again, other = (loggers.wandb_logger(str(tmp_path / name)) for name in ("run", "other"))
+    assert again.version == first.version != other.version
+
+
+def curves(folder: Path) -> list[tuple[int, float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+
+
+def logged(folder: Path, steps: range) -> loggers.Curves:
+    logger = loggers.Curves(str(folder), name="", version="")
+    loggers.go_on([logger], folder, steps.start)
+    for step in steps:
+        logger.log_metrics({"loss": step / 2}, step)
+    logger.save()
+    return logger
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_curves_of_a_killed_run_go_on_without_a_gap_a_double_or_half_a_line(tmp_path: Path, cut: int) -> None:
+    logged(tmp_path, range(6))
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(file.read_bytes()[: -cut or None])
+    logged(tmp_path, range(4, 9))
+    assert curves(tmp_path) == [(step, step / 2) for step in range(9)]
+
+
+def test_a_curve_of_which_not_even_the_header_was_written_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("lo")
+    logged(tmp_path, range(2))
+    assert curves(tmp_path) == [(0, 0.0), (1, 0.5)]
+
+
+def test_a_new_metric_in_the_middle_of_a_run_keeps_what_was_logged_before(tmp_path: Path) -> None:
+    logger = logged(tmp_path, range(2))
+    logger.log_metrics({"loss": 9.0, "other": 1.0}, 2)
+    logger.save()
+    assert curves(tmp_path) == [(0, 0.0), (1, 0.5), (2, 9.0)]

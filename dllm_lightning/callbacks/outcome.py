@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from dllm_lightning.callbacks.ending import Ending
-from dllm_lightning.loggers import Curves
+from dllm_lightning.loggers import go_on
 from dllm_lightning.result import write_result
 
 
@@ -28,9 +28,7 @@ class Outcome(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = time.perf_counter()
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                if isinstance(logger, Curves):
-                    logger.forget(trainer.global_step)
+            go_on(trainer.loggers, Path(trainer.default_root_dir), trainer.global_step)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         # Loggers have a count of their own, which misses a step, or has one too many, when a run goes on.
