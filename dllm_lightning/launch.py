@@ -84,7 +84,7 @@ def compose(main: Main, config_name: str, overrides: list[str], texts: dict[str,
     @functools.wraps(main)
     def job(cfg: DictConfig) -> Any:
         here = HydraConfig.get()
-        if "debug" in cfg and cfg.debug:
+        if "debug" in cfg and cfg.debug is True:
             os.environ["DLLM_DEBUG"] = "1"  # for the other processes of this run too
         if here.mode != RunMode.MULTIRUN:
             with telling(line_of), jobs.handed_on(cfg):  # before Hydra has its say

@@ -26,10 +26,11 @@ stop() {
 
 node 0 "$@" &
 node 1 "$@" &
-trap stop INT TERM
+trap 'asked=130; stop' INT
+trap 'asked=143; stop' TERM
 code=0
 while [ -n "$(jobs -p)" ]; do
   wait -n || code=$((code ? code : $?))
   [ "$code" = 0 ] || stop # a node without the other one would wait for it
 done
-exit "$code"
+exit "${asked:-$code}"
