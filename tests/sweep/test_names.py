@@ -116,8 +116,8 @@ def test_a_logger_of_a_single_run_has_its_name_and_no_group(start: Start) -> Non
     assert (seen.logger.group, seen.logger.name) == (None, "mine")
 
 
-def test_wandb_resolves_where_hydra_runs_nothing() -> None:
-    assert not HydraConfig.initialized()
+def test_wandb_resolves_where_hydra_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     logger = composed("logger=wandb", "run=mine").logger
     assert (logger.group, logger.name) == (None, "mine")
 
