@@ -50,3 +50,8 @@ def data_root() -> Path:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start processes come first: what takes long must not be what all the others wait for in the end."""
+    items.sort(key=lambda item: "processes" not in item.path.parts)
