@@ -125,16 +125,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
-    sweep = ["noise.max_ratio=0.5,0.9", f"hydra.sweep.dir={tmp_path}", "trainer.max_steps=1"]
-    command = [*COMMAND[:3], "-m", *COMMAND[3:], *sweep]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for ratio in (0.5, 0.9):
-        assert load(tmp_path / f"noise.max_ratio={ratio}").process.schedule.max_ratio == ratio
-
-
-@pytest.mark.slow
 def test_ctrl_c_ends_a_run_politely_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """SIGINT while it trains: exit code 130, no traceback, a checkpoint, and the way on."""
     folder = tmp_path / "runs" / "quickstart"
