@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def to_resume(resume: str | None, folder: Path) -> Path | None:
             continue
         for each, reason in damaged.items():
             print(f"{reason} Taking the one before.", flush=True)
-            each.replace(each.with_suffix(".damaged"))  # else it would be the next one before
+            with contextlib.suppress(FileNotFoundError):  # another rank was faster
+                each.replace(each.with_suffix(".damaged"))  # else it would be the next one before
         return file
     if damaged:
         reason = next(iter(damaged.values()))
