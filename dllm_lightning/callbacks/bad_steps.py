@@ -37,8 +37,7 @@ class BadSteps(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        here = bool(torch.isfinite(pl_module.nats) & torch.isfinite(norm(gradients)))
-        if here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=True):
+        if torch.isfinite(pl_module.totals()[0]) & torch.isfinite(norm(gradients)):  # the same on all ranks
             self.in_a_row = 0
         else:
             self.total, self.in_a_row = self.total + 1, self.in_a_row + 1

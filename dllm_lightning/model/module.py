@@ -56,6 +56,7 @@ class DiffusionModule(L.LightningModule, ABC):
         self.seed, self.validation_draws, self.recipe = seed, validation_draws, recipe or {}
         self.bound, self.bands, self.unigram = NatsPerToken(), PerBand(), UnigramEntropy(backbone.width)
         self.register_buffer("_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self._totals: Tensor | None = None
         self._micro_batch = 0
         self.validated_at = -1
         """The global step of the last validation."""
@@ -90,10 +91,11 @@ class DiffusionModule(L.LightningModule, ABC):
         self._micro_batch += 1
         return nats
 
-    @property
-    def nats(self) -> Tensor:
-        """The loss of this rank since the last optimizer step, summed."""
-        return self._sums[0]
+    def totals(self) -> Tensor:
+        """Nats and divisor of the step at hand over all ranks; they meet for it once."""
+        if self._totals is None:
+            self._totals = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
+        return self._totals
 
     @property
     def between_steps(self) -> bool:
@@ -107,7 +109,7 @@ class DiffusionModule(L.LightningModule, ABC):
         ranks; both are undone here. So ranks and micro-batches with long answers weigh as much as their tokens do, and
         no more, and N accumulated batches have the gradient of one that is N times larger.
         """
-        nats, divisor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
+        nats, divisor = self.totals()
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
         scale = undo / divisor.clamp(min=1)
         parameters = (p for group in optimizer.param_groups for p in group["params"])
@@ -115,6 +117,7 @@ class DiffusionModule(L.LightningModule, ABC):
             torch._foreach_mul_(gradients, scale.float())
         self.log("train/loss", nats / divisor.clamp(min=1), prog_bar=True)
         self._sums.zero_()
+        self._totals = None
         self._micro_batch = 0
 
     def validation_step(self, canvas: Canvas, batch_idx: int) -> None:
