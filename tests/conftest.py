@@ -6,9 +6,12 @@ checked on every call of every test. This happens here and nowhere else: outside
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dllm-tests-"))
@@ -35,6 +38,18 @@ PURE = ("types", "noise", "process", "loss", "sampler")
 
 install_import_hook([f"dllm_lightning.{room}" for room in PURE], "beartype.beartype")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Hydra's logging and the environment that W&B has read outlive a call; no test finds what another left."""
+    root = logging.getLogger()
+    handlers, level = [*root.handlers], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture(scope="session")

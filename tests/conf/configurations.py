@@ -137,12 +137,14 @@ class Terminal:
     def __call__(self, *arguments: str, entry: str = "train") -> Ran:
         module = importlib.import_module(f"dllm_lightning.{entry}")
         self.monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
-        handlers, code = [*logging.getLogger().handlers], 0
+        root, code = logging.getLogger(), 0
+        handlers, level = [*root.handlers], root.level
         try:
             launch(module.main, entry, getattr(module, "VERBATIM", ()))
         except SystemExit as stopped:
             code = int(stopped.code or 0)
         finally:
-            logging.getLogger().handlers[:] = handlers  # Hydra's write to a stream that ends with the test
+            root.handlers[:] = handlers  # Hydra's write to a stream that ends with the test
+            root.setLevel(level)
             GlobalHydra.instance().clear()
         return Ran(code, *self.capsys.readouterr())
