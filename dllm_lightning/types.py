@@ -109,17 +109,31 @@ class Canvas(NamedTuple):
         return counts.scatter_add(1, segment, marked.long()).gather(1, segment)
 
 
+class SoftTokens(NamedTuple):
+    """Slots that show a mixture of tokens: M slots `at` (indices into B·L), each a weighted sum of R tokens.
+
+    What the weights of a slot leave of 1 is its `rest`, spread evenly over the whole vocabulary.
+    """
+
+    at: Int[Tensor, " M"]
+    ids: Int[Tensor, "M R"]
+    weight: Float[Tensor, "M R"]
+    rest: Float[Tensor, " M"]
+
+
 class Corrupted(NamedTuple):
     """One noised batch: the clean rows, what the network reads, the time of each slot, and the slots it is asked about.
 
     `t` is constant within a document. `asked` is recorded here, not derived from `x_t`, because a slot that was
-    replaced by a random token or kept as it was (BERT's 80/10/10) looks like any other.
+    replaced by a random token or kept as it was (BERT's 80/10/10) looks like any other. Where there are `soft` tokens,
+    the network reads them in place of `x_t`.
     """
 
     clean: Canvas
     x_t: Int[Tensor, "B L"]
     t: Float[Tensor, "B L"]
     asked: Bool[Tensor, "B L"]
+    soft: SoftTokens | None = None
 
     def slots(self) -> Slots:
         """The asked slots, flattened in row order."""

@@ -4,6 +4,7 @@ from dllm_lightning.process.draws import Draws, PerDocument, PerPlace, Random
 from dllm_lightning.process.hiding import Bernoulli, FloorCount, Hiding, Replace, UniformCount
 from dllm_lightning.process.masked import MaskedDiffusion
 from dllm_lightning.process.process import NoBound, Process
+from dllm_lightning.process.uniform import UniformDiffusion
 
 __all__ = [
     "Bernoulli",
@@ -17,5 +18,6 @@ __all__ = [
     "Process",
     "Random",
     "Replace",
+    "UniformDiffusion",
     "UniformCount",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,12 +48,16 @@ class MaskedDiffusion(Process):
         nobody is asked about those here, and under a `replace` mixture the network must not believe what it sees.
         """
         never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
-        never[self.vocab.mask_id] = -torch.inf
-        never[self.vocab.length :] = -torch.inf
+        never[self._never.to(logits.device)] = -torch.inf
         return (logits + never).log_softmax(-1)
 
     def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
-        return LogTruth.apply(logits, slots.x0, self.vocab.mask_id, self.vocab.length)
+        return LogTruth.apply(logits, slots.x0, self._never)
+
+    @cached_property
+    def _never(self) -> Int[Tensor, " U"]:
+        """The ids that are never clean."""
+        return torch.tensor([self.vocab.mask_id, *range(self.vocab.length, self.vocab.size)])
 
     def posterior(
         self,
@@ -68,6 +73,10 @@ class MaskedDiffusion(Process):
         shown = torch.zeros_like(p_x0).scatter_(1, x_t[:, None], 1.0)
         return torch.where(masked[:, None], x_s, shown)
 
+    @property
+    def stationary(self) -> Float[Tensor, " K"]:
+        return torch.nn.functional.one_hot(torch.tensor(self.vocab.mask_id), self.vocab.size).double()
+
     def nelbo(self, log_p_x0: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
         """-alpha' / (1 - alpha) · (-log p(x_0)) at masked slots, 0 elsewhere (MDLM, equation 10)."""
         if self.why_no_bound is not None:
@@ -75,6 +84,9 @@ class MaskedDiffusion(Process):
         surprise = -log_p_x0.gather(1, slots.x0[:, None]).squeeze(1)
         masked = slots.x_t == self.vocab.mask_id
         return torch.where(masked, self.weight(slots.t).to(surprise) * surprise, 0.0)
+
+    def nelbo_of_logits(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
+        return self.nelbo(self.log_truth(logits, slots), slots._replace(x0=torch.zeros_like(slots.x0)))
 
     def mask_ratio(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """The share of a document that is hidden at the time of its slots, whose clock `hiding` sets."""

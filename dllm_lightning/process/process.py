@@ -65,12 +65,36 @@ class Process(ABC):
     ) -> Float[Tensor, "N K"]:
         """q(x_s | x_t, x_0) with x_0 averaged over p_x0: the reverse step from t to s < t. Rows sum to 1."""
 
+    @property
+    @abstractmethod
+    def stationary(self) -> Float[Tensor, " K"]:
+        """pi, the probabilities of what a slot holds at t = 1."""
+
+    def renoised(
+        self,
+        p_x0: Float[Tensor, "N K"],
+        x_t: Int[Tensor, " N"],
+        alpha_s: Float[Tensor, " N"],
+        alpha_t: Float[Tensor, " N"],
+    ) -> Float[Tensor, "N K"]:
+        """alpha_s q(x_0 | x_t) + (1 - alpha_s) pi: the whole way back to clean text, and noised again up to s."""
+        clean = self.posterior(p_x0, x_t, torch.ones_like(alpha_s), alpha_t)
+        return alpha_s[:, None] * clean + (1 - alpha_s[:, None]) * self.stationary.to(clean)
+
+    @abstractmethod
+    def mask_ratio(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """1 - alpha at the time of each slot: how much is destroyed. This is the clock that networks are told."""
+
     @abstractmethod
     def nelbo(self, log_p_x0: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
         """The continuous-time bound, in nats per slot: its mean over t and x_t, summed over slots, bounds -log p(x_0).
 
         Raises NoBound when this corruption is not a diffusion (see `why_no_bound`).
         """
+
+    def nelbo_of_logits(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
+        """`nelbo`, by a shorter way where there is one. The logits are used up: it may write over them."""
+        return self.nelbo(self.log_p_x0(logits, slots), slots)
 
     @property
     @abstractmethod

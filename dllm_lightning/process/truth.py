@@ -14,16 +14,15 @@ from torch.autograd.function import once_differentiable
 
 
 class LogTruth(torch.autograd.Function):
-    """(logits (N K), x0 (N)) -> log p(x0) (N 1). The ids `mask_id` and from `length` on have no probability.
+    """(logits (N K), x0 (N)) -> log p(x0) (N 1). The ids in `never` have no probability.
 
     Writes over the logits, which nobody may read after, and is differentiable once.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x0: Tensor, mask_id: int, length: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, x0: Tensor, never: Tensor) -> Tensor:
         table = logits.detach() if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        table[:, mask_id] = -torch.inf
-        table[:, length:] = -torch.inf
+        table.index_fill_(1, never.to(table.device), -torch.inf)
         table -= table.amax(-1, keepdim=True)
         truth = table.gather(1, x0[:, None])
         mass = table.exp_().sum(-1, keepdim=True)
@@ -32,8 +31,8 @@ class LogTruth(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """grad (1[k = x0] - p_k)."""
         table = ctx.table.mul_(-grad / ctx.mass)
         del ctx.table  # a second time it would be wrong
-        return table.scatter_add_(1, ctx.x0[:, None], grad), None, None, None
+        return table.scatter_add_(1, ctx.x0[:, None], grad), None, None
