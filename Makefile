@@ -50,6 +50,8 @@ format: $(READY) ## lay out the code, sort the imports and mend what ruff can me
 
 bench: $(BENCH) ## training speed and memory, side by side with the original recipe
 	$(PY) tests/bench/training_speed.py
+	$(PY) tests/bench/soft_tokens.py
+	$(PY) tests/bench/nelbo_kernel.py
 
 wheel: $(READY) ## dist/*.whl, with conf/ inside the package
 	$(PY) -m hatchling build -t wheel

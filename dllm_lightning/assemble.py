@@ -22,7 +22,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dllm_lightning.backbone import Backbone, check_sizes
-from dllm_lightning.compatibility import IncompatibleParts, check_compatible, check_length, check_packing, check_trainer
+from dllm_lightning.compatibility import (
+    IncompatibleParts,
+    check_callbacks,
+    check_compatible,
+    check_length,
+    check_packing,
+    check_trainer,
+)
 from dllm_lightning.mistakes import no_such_key
 from dllm_lightning.model import DiffusionModule
 from dllm_lightning.schema import WrongValue, check_values
@@ -49,10 +56,11 @@ def assemble(cfg: DictConfig) -> Run:
     cfg = settled(cfg)
     check_values(cfg)
     check_trainer(cfg.trainer, cfg.callbacks)
+    check_callbacks(get_class(cfg.model._target_), cfg.callbacks)
     data = instantiate(cfg.data)
     tokenizer = data.tokenizer
     schedule = instantiate(cfg.noise)
-    process = instantiate(cfg.process)(Vocab.of(tokenizer), schedule)
+    process = instantiate(cfg.process)(Vocab.of(tokenizer, end_id=data.template.end_id), schedule)
     loss = instantiate(cfg.loss)
     sampler = instantiate(cfg.sampler)
     model = instantiate(cfg.model)
@@ -71,7 +79,7 @@ def assemble(cfg: DictConfig) -> Run:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = instantiate(sized(cfg.backbone, tokenizer))
     check_length(backbone, data.max_length)
-    process = dataclasses.replace(process, vocab=Vocab.of(tokenizer, backbone.width))
+    process = dataclasses.replace(process, vocab=Vocab.of(tokenizer, backbone.width, data.template.end_id))
     module = model(process, backbone, loss, optimizer, seed=cfg.seed, recipe=recipe(cfg, backbone, tokenizer))
     return Run(trainer, module, data, callbacks)
 
@@ -116,6 +124,8 @@ def settled(cfg: DictConfig) -> DictConfig:
     cfg = cfg.copy()
     if cfg.data.get("tokenizer", "") is None:
         cfg.data.tokenizer = cfg.backbone.pretrained or "answerdotai/ModernBERT-base"
+    if cfg.backbone.get("time_conditioning") is None:
+        cfg.backbone.time_conditioning = get_class(cfg.model._target_).time_conditioning
     cfg.trainer.precision = _precision(cfg.trainer)
     cfg.callbacks = cfg.callbacks or {}
     return cfg

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
 import torch
 
+from dllm_lightning.callbacks import TemperatureAnnealing
 from dllm_lightning.loss import Loss
+from dllm_lightning.model import DiffusionModule, Duo
 from dllm_lightning.process import Process
 from dllm_lightning.sampler import Sampler
 
@@ -27,6 +30,17 @@ def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler
             )
     if (reason := loss.refuses(process)) is not None:
         raise IncompatibleParts(f"{type(loss).__name__} cannot be used: {reason}")
+
+
+def check_callbacks(model: type, callbacks: Any) -> None:
+    """Raises IncompatibleParts for a callback that turns a knob which the model does not have."""
+    for name, part in callbacks.items():
+        anneals = part is not None and str(part.get("_target_", "")).endswith(f".{TemperatureAnnealing.__name__}")
+        if anneals and not issubclass(model, Duo):
+            raise IncompatibleParts(
+                f"callbacks.{name} anneals the temperature tau of soft tokens, and {model.__name__} has none. "
+                f"Use callbacks=standard, or model=duo."
+            )
 
 
 def check_packing(backbone: Any, packing: bool) -> None:
@@ -105,14 +119,14 @@ def _names(kinds: tuple[type, ...]) -> str:
 
 
 def _way_out(part: Any, process: Process) -> str:
-    family = next(base for base in (Loss, Sampler, object) if issubclass(part, base))
-    fits = [k.__name__ for k in _leaves(family) if issubclass(type(process), k.accepts)] if family is not object else []
-    if not fits:
-        return "Choose the model that belongs to the process, or leave the process to the model."
-    kind = "Losses" if family is Loss else "Samplers"
-    return f"{kind} that do: {', '.join(sorted(fits))}."
+    kinds: dict[type, str] = {Loss: "Losses", Sampler: "Samplers", DiffusionModule: "Models"}
+    family = next(base for base in kinds if issubclass(part, base))
+    fits = sorted(k.__name__ for k in _leaves(family) if issubclass(type(process), k.accepts))
+    leave = " Or leave the process to the model." if family is DiffusionModule else ""
+    return f"{kinds[family]} that do: {', '.join(fits)}.{leave}"
 
 
 def _leaves(family: Any) -> list[Any]:
-    subclasses = family.__subclasses__()
-    return [leaf for kind in subclasses for leaf in _leaves(kind)] or ([family] if not subclasses else [])
+    """The concrete classes below an abstract one."""
+    below = [kind for child in family.__subclasses__() for kind in (child, *_leaves(child))]
+    return [kind for kind in below if not inspect.isabstract(kind)]

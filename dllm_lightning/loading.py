@@ -132,7 +132,7 @@ def _built(cfg: DictConfig, tokenizer: Any, **network: Any) -> Loaded:
     with open_dict(cfg):  # sdpa speaks wherever it is loaded, in float32 too
         cfg.backbone.update(network, gradient_checkpointing=False, compile=False, attention="sdpa")
     backbone = instantiate(cfg.backbone).eval()
-    process = instantiate(cfg.process)(Vocab.of(tokenizer, backbone.width), instantiate(cfg.noise))
+    process = instantiate(cfg.process)(Vocab.of(tokenizer, backbone.width, template.end_id), instantiate(cfg.noise))
     return Loaded(process, backbone, template, instantiate(cfg.sampler), cfg)
 
 

@@ -27,7 +27,7 @@ class Vocab:
     """What the ids mean to a process: how wide the logits are, which ids are special, which ids noise may use.
 
     `size` is K, the width of the logits; `length` <= `size` is one past the highest id that the tokenizer can decode.
-    `noise_ids` are the ordinary tokens: no special token, no unused row. A random token is one of these.
+    `eos_id` ends an answer. `noise_ids` are the ordinary tokens: no special token, no unused row. A random token is one of these.
     """
 
     size: int
@@ -38,8 +38,10 @@ class Vocab:
     noise_ids: Int[Tensor, " V"] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, tokenizer: Any, width: int | None = None) -> Vocab:
+    def of(cls, tokenizer: Any, width: int | None = None, end_id: int | None = None) -> Vocab:
         """The vocabulary of a Hugging Face tokenizer under a network with `width` logits (default: as many as ids).
+
+        `end_id` is what ends an answer in the template at hand (default: the tokenizer's own end).
 
         Raises InvalidTokenizer when there is no mask token, no padding or ending token, or an id beyond the logits.
         """
@@ -66,7 +68,8 @@ class Vocab:
         added = tokenizer.added_tokens_decoder.items()
         reserved = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
         ordinary = [i for word, i in tokenizer.get_vocab().items() if i not in reserved and not _UNUSED.fullmatch(word)]
-        return cls(width, highest + 1, tokenizer.mask_token_id, pad_id, eos_id, torch.tensor(sorted(ordinary)))
+        end_id = eos_id if end_id is None else end_id
+        return cls(width, highest + 1, tokenizer.mask_token_id, pad_id, end_id, torch.tensor(sorted(ordinary)))
 
 
 class Canvas(NamedTuple):

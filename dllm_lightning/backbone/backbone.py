@@ -1,4 +1,4 @@
-"""What a network has to do: read noised ids, and answer at the slots it is asked about, and nowhere else.
+"""What a network has to do: read noised ids or soft tokens, and answer at the slots it is asked about, nowhere else.
 
 The projection to K = 50,000 tokens is most of the work of a small network and most of the memory of any. So it runs
 only at the slots in `at`, and where a score per slot is all that is wanted (training, validation) in chunks whose
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dllm_lightning.backbone.chunked import Score, score_in_chunks
+from dllm_lightning.types import SoftTokens
 
 
 class CannotPack(ValueError):
@@ -48,9 +49,17 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(
-        self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
+        self,
+        inputs: Int[Tensor, "B L"],
+        level: Float[Tensor, "B L"],
+        segment: Int[Tensor, "B L"],
+        soft: SoftTokens | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """The state of each slot. Documents do not see each other or the padding (segment 0); positions restart."""
+        """The state of each slot. Documents do not see each other or the padding (segment 0); positions restart.
+
+        `level` is the noise level 1 - alpha of each slot, which a network without time conditioning does not read.
+        Slots that `soft` speaks of show its mixtures in place of their `inputs`.
+        """
 
     @property
     @abstractmethod
@@ -80,9 +89,10 @@ class Backbone(nn.Module, ABC):
     def forward(
         self,
         inputs: Int[Tensor, "B L"],
-        t: Float[Tensor, "B L"],
+        level: Float[Tensor, "B L"],
         segment: Int[Tensor, "B L"],
         at: Int[Tensor, " N"],
+        soft: SoftTokens | None = None,
         score: Score | None = None,
         weight: Float[Tensor, " N"] | None = None,
     ) -> Tensor | tuple[Float[Tensor, ""], Float[Tensor, "N M"]]:
@@ -91,7 +101,7 @@ class Backbone(nn.Module, ABC):
         `score(logits, start, stop)` gives M values for each of the slots start..stop. Returned are the weighted sum of
         the first of them, to descend on, and all of them without gradient. `weight` is 1 unless given.
         """
-        states = self.encode(inputs, t, segment).flatten(0, 1)[at]
+        states = self.encode(inputs, level, segment, soft).flatten(0, 1)[at]
         if score is None:
             return self.head(states)
         weight = torch.ones(len(at), device=at.device) if weight is None else weight

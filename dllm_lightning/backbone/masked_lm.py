@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dllm_lightning.backbone.backbone import Backbone, CannotPack
 from dllm_lightning.backbone.networks import InvalidBackbone, available_attention, fresh, published
-from dllm_lightning.types import positions
+from dllm_lightning.backbone.time_embedding import TimeEmbedding
+from dllm_lightning.types import SoftTokens, positions
 
 _HEADS = ("lm_head", "cls", "predictions")
 """Where Hugging Face's masked language models keep the step from states to logits, if it is one module."""
@@ -27,6 +28,7 @@ class MaskedLM(Backbone):
 
     `attention` names the attention kernel; where it is missing, sdpa takes over and says so once. Weights are float32
     whatever the file holds: lower precision is the trainer's autocast, never plain AdamW on bfloat16 weights.
+    With `time_conditioning` the noise level of each slot is added to its embedding (see `time_embedding.py`).
 
     Raises InvalidBackbone when nothing is at `pretrained` or it is no masked language model.
     """
@@ -41,6 +43,7 @@ class MaskedLM(Backbone):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         chunk: int = 512,
+        time_conditioning: bool = False,
     ) -> None:
         super().__init__()
         if (pretrained is None) == (config is None):
@@ -54,6 +57,8 @@ class MaskedLM(Backbone):
         self.attention = available_attention(attention)
         self.network = published(pretrained, self.attention) if pretrained else fresh(config or {}, self.attention)
         self._check()
+        table = self.network.get_input_embeddings()
+        self.time = TimeEmbedding(table.weight.shape[1]) if time_conditioning else None
         if gradient_checkpointing:
             self.network.gradient_checkpointing_enable({"use_reentrant": False})
         if compile:
@@ -74,10 +79,34 @@ class MaskedLM(Backbone):
         """The sizes of the network as plain values: enough to build it again and load its weights."""
         return self.network.config.to_diff_dict() | {"model_type": self.network.config.model_type}
 
+    def read(
+        self, inputs: Int[Tensor, "B L"], level: Float[Tensor, "B L"], soft: SoftTokens | None = None
+    ) -> dict[str, Tensor]:
+        """What the Hugging Face network is given: ids, or embeddings where they say more than ids can.
+
+        A soft token is the weighted sum of its tokens' rows, and its `rest` times the mean row.
+        """
+        if soft is None and self.time is None:
+            return {"input_ids": inputs}
+        table = self.network.get_input_embeddings()
+        embedded = table(inputs)
+        if soft is not None:
+            weight = soft.weight.to(table.weight.dtype)
+            mixed = nn.functional.embedding_bag(soft.ids, table.weight, mode="sum", per_sample_weights=weight)
+            mixed = mixed + soft.rest.to(weight)[:, None] * table.weight.mean(0)
+            embedded = embedded.flatten(0, 1).index_copy(0, soft.at, mixed.to(embedded.dtype)).view_as(embedded)
+        if self.time is not None:
+            embedded = embedded + self.time(level)
+        return {"inputs_embeds": embedded}
+
     def encode(
-        self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
+        self,
+        inputs: Int[Tensor, "B L"],
+        level: Float[Tensor, "B L"],
+        segment: Int[Tensor, "B L"],
+        soft: SoftTokens | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """The states of unpacked rows. Time is not read: a masked network sees it in the number of masks.
+        """The states of unpacked rows.
 
         Raises CannotPack for several documents in a row, and InvalidBackbone for rows longer than the network reads.
         """
@@ -95,7 +124,8 @@ class MaskedLM(Backbone):
                 )
             places = {"position_ids": positions(segment) + self._first}
         visible = (segment > 0).long()
-        return self.network.base_model(input_ids=inputs, attention_mask=visible, **places).last_hidden_state
+        read = self.read(inputs, level, soft)
+        return self.network.base_model(**read, attention_mask=visible, **places).last_hidden_state
 
     @property
     def longest(self) -> int | None:

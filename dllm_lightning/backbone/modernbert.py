@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_lightning.backbone.masked_lm import MaskedLM
 from dllm_lightning.backbone.networks import InvalidBackbone
-from dllm_lightning.types import positions
+from dllm_lightning.types import SoftTokens, positions
 
 
 class ModernBert(MaskedLM):
@@ -31,16 +31,19 @@ class ModernBert(MaskedLM):
             )
 
     def encode(
-        self, inputs: Int[Tensor, "B L"], t: Float[Tensor, "B L"], segment: Int[Tensor, "B L"]
+        self,
+        inputs: Int[Tensor, "B L"],
+        level: Float[Tensor, "B L"],
+        segment: Int[Tensor, "B L"],
+        soft: SoftTokens | None = None,
     ) -> Float[Tensor, "B L D"]:
+        read = self.read(inputs, level, soft)
         if self.attention == "flash_attention_2":
-            return self._encode_unpadded(inputs, segment)
+            return self._encode_unpadded(read, segment)
         masks = self._block_masks(segment) if self.attention == "flex_attention" else self._dense_masks(segment)
         if self.attention == "eager":  # it adds the mask to its scores, where sdpa takes a truth value
             masks = {name: torch.where(mask, 0.0, torch.finfo(torch.float32).min) for name, mask in masks.items()}
-        return self.network.model(
-            input_ids=inputs, attention_mask=masks, position_ids=positions(segment)
-        ).last_hidden_state
+        return self.network.model(**read, attention_mask=masks, position_ids=positions(segment)).last_hidden_state
 
     @property
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
@@ -73,7 +76,7 @@ class ModernBert(MaskedLM):
             for name, rule in make.items()
         }
 
-    def _encode_unpadded(self, inputs: Int[Tensor, "B L"], segment: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+    def _encode_unpadded(self, read: dict[str, Tensor], segment: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """All documents of the batch in one row, end to end; the kernel is told where each begins."""
         real = segment > 0
         place = positions(segment)[real]
@@ -81,7 +84,7 @@ class ModernBert(MaskedLM):
         bounds = torch.cat([starts, starts.new_tensor([len(place)])]).int()
         longest = int(bounds.diff().max()) if len(starts) else 0
         states = self.network.model(
-            input_ids=inputs[real][None],
+            **{name: value[real][None] for name, value in read.items()},
             attention_mask={"full_attention": None, "sliding_attention": None},
             position_ids=place[None],
             cu_seq_lens_q=bounds,

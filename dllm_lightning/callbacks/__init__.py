@@ -8,6 +8,7 @@ from dllm_lightning.callbacks.progress import Progress
 from dllm_lightning.callbacks.samples import SampleLogging
 from dllm_lightning.callbacks.speed import TokensPerSecond
 from dllm_lightning.callbacks.summary import Summary
+from dllm_lightning.callbacks.temperature import TemperatureAnnealing
 
 __all__ = [
     "BadSteps",
@@ -17,5 +18,6 @@ __all__ = [
     "Progress",
     "SampleLogging",
     "Summary",
+    "TemperatureAnnealing",
     "TokensPerSecond",
 ]

@@ -93,7 +93,7 @@ class ChatDataModule(LightningDataModule, ABC):
     @cached_property
     def vocab(self) -> Vocab:
         """What the ids mean, under a network as wide as the tokenizer."""
-        return Vocab.of(self.tokenizer)
+        return Vocab.of(self.tokenizer, end_id=self.template.end_id)
 
     @cached_property
     def encoder(self) -> Encoder:

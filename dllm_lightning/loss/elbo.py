@@ -17,14 +17,16 @@ class Elbo(Loss):
     def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
         return process.nelbo(log_p_x0, slots)
 
-    def reads_truth(self, process: Process) -> bool:
-        return isinstance(process, MaskedDiffusion)
+    def of_logits(self, logits: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        return process.nelbo_of_logits(logits, slots)
 
     def refuses(self, process: Process) -> str | None:
         if process.why_no_bound is None:
             return None
+        masked = isinstance(process, MaskedDiffusion)
+        others, name = ("masked_ce or loss=weighted_ce", "masked") if masked else ("ce or loss=symmetric_kl", "uniform")
         return (
             f"this corruption has no likelihood bound, because {process.why_no_bound}. "
-            f"Train with loss=masked_ce or loss=weighted_ce (val/nelbo still reports the bound of the plain process), "
-            f"or take noise.min_ratio=0 noise.max_ratio=1 process=masked."
+            f"Train with loss={others} (val/nelbo still reports the bound of the plain process), "
+            f"or take noise.min_ratio=0 noise.max_ratio=1 process={name}."
         )

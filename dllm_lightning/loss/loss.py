@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_lightning.process import Process
@@ -40,8 +40,6 @@ class Loss(ABC):
 
     accepts: ClassVar[tuple[type[Process], ...]] = (Process,)
     """The processes this loss makes sense for."""
-    counts_asked: ClassVar[bool] = False
-    """Whether a mean runs over the asked slots only. A bound is about all editable slots, and is divided by them."""
 
     def __post_init__(self) -> None:
         if self.per not in get_args(Per):
@@ -55,20 +53,36 @@ class Loss(ABC):
         """Why this loss has no meaning under a process that it accepts by type; None if it has."""
         return None
 
-    def reads_truth(self, process: Process) -> bool:
-        """Whether the true token's column is all that is read of log_p_x0.
+    def of_logits(self, logits: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        """The same nats straight from logits, by a shorter way where there is one. The logits are used up."""
+        return self(process.log_p_x0(logits, slots), slots, process)
 
-        Then that column may be all that is made: K = 1, and each slot's x_0 is 0, the number of its column.
-        """
-        return False
+    def counted(self, batch: Corrupted) -> Bool[Tensor, "B L"]:
+        """The slots that a mean runs over. A bound is about all editable slots, and is divided by them."""
+        return batch.clean.editable
 
     def share(self, batch: Corrupted) -> Share:
         """This batch's part in the global mean (see `per`)."""
-        counted = batch.asked if self.counts_asked else batch.clean.editable
-        per_document = batch.clean.per_document(counted)
+        per_document = batch.clean.per_document(counted := self.counted(batch))
         documents = (batch.clean.heads() & (per_document > 0)).sum()
-        weight = 1.0 / per_document if self.per == "sequence" else torch.ones_like(per_document, dtype=torch.float32)
+        shared = per_document if self.per == "sequence" else torch.ones_like(per_document)
+        weight = 1.0 / shared.clamp(min=1)  # where none is counted, there are no nats either
         return Share(weight[batch.asked], (counted.sum() if self.per == "token" else documents).float())
+
+
+@dataclass(frozen=True)
+class SurpriseLoss(Loss):
+    """A loss that reads no more of the belief than how surprising the truth is."""
+
+    def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        return self.weighed(surprise(log_p_x0, slots), slots, process)
+
+    def of_logits(self, logits: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        return self.weighed(-process.log_truth(logits, slots).squeeze(1), slots, process)
+
+    @abstractmethod
+    def weighed(self, surprise: Float[Tensor, " N"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        """The nats of slots whose truth has -log p(x_0) = `surprise`."""
 
 
 def surprise(log_p_x0: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:

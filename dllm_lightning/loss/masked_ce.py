@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm_lightning.loss.loss import Loss, surprise
+from dllm_lightning.loss.loss import SurpriseLoss
 from dllm_lightning.process import MaskedDiffusion, Process
-from dllm_lightning.types import Slots
+from dllm_lightning.types import Corrupted, Slots
 
 
 @dataclass(frozen=True)
-class MaskedCE(Loss):
+class MaskedCE(SurpriseLoss):
     """-log p(x_0) at every hidden slot, all weighing the same, divided by the number of hidden slots.
 
     It bounds nothing: against the bound it favours the noisy levels, where most slots are hidden. In exchange its
@@ -20,10 +20,9 @@ class MaskedCE(Loss):
     """
 
     accepts: ClassVar[tuple[type[Process], ...]] = (MaskedDiffusion,)
-    counts_asked: ClassVar[bool] = True
 
-    def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
-        return surprise(log_p_x0, slots)
+    def weighed(self, surprise: Float[Tensor, " N"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        return surprise
 
-    def reads_truth(self, process: Process) -> bool:
-        return True
+    def counted(self, batch: Corrupted) -> Bool[Tensor, "B L"]:
+        return batch.asked

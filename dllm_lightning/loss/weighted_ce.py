@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_lightning.loss.loss import Loss, surprise
+from dllm_lightning.loss.loss import SurpriseLoss
 from dllm_lightning.process import MaskedDiffusion, Process
 from dllm_lightning.types import Slots
 
 
 @dataclass(frozen=True)
-class WeightedCE(Loss):
+class WeightedCE(SurpriseLoss):
     """weight(t) · -log p(x_0) at every hidden slot, divided by all editable slots.
 
     `weight` elbo: the bound's own -alpha'/(1 - alpha). `weight` level: 1/(1 - alpha), one over the share that is
@@ -39,14 +39,11 @@ class WeightedCE(Loss):
                 f"loss.max_weight={self.max_weight} would silence the loss: choose a number above 0, or null."
             )
 
-    def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+    def weighed(self, surprise: Float[Tensor, " N"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
         assert isinstance(process, MaskedDiffusion)
         weight = process.weight(slots.t) if self.weight == "elbo" else 1.0 / process.mask_ratio(slots.t)
         weight = weight if self.max_weight is None else weight.clamp(max=self.max_weight)
-        return weight.to(log_p_x0) * surprise(log_p_x0, slots)
-
-    def reads_truth(self, process: Process) -> bool:
-        return True
+        return weight.to(surprise) * surprise
 
     def refuses(self, process: Process) -> str | None:
         assert isinstance(process, MaskedDiffusion)

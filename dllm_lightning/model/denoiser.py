@@ -33,5 +33,6 @@ class NetworkDenoiser:
         self.calls += 1
         times = t.float()[:, None].expand(x_t.shape)
         asked = at[rows].flatten().nonzero().squeeze(-1)
-        logits = self.backbone(x_t[rows], times[rows], segment[rows], asked)
+        level = self.process.mask_ratio(times[rows])
+        logits = self.backbone(x_t[rows], level, segment[rows], asked)
         return self.process.log_p_x0(logits, Slots.of(at, x_t, x_t, times))

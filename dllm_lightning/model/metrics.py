@@ -1,4 +1,4 @@
-"""What validation adds up: the bound with its error, and accuracy and loss by how much of the text was hidden.
+"""What validation adds up: the bound with its error, and accuracy and loss by how much of the text was noise.
 
 Each metric is a handful of sums, so ranks and batches of any size add up to the same number.
 """
@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
-from dllm_lightning.types import Canvas, Slots
+from dllm_lightning.types import Canvas, Corrupted
 
 BANDS = ("0-25", "25-50", "50-75", "75-100")
-"""Names of the quarters of the mask ratio, in percent of the answer."""
+"""Names of the quarters of the noise, in percent of the answer."""
 
 
 class Estimate(NamedTuple):
@@ -66,7 +66,7 @@ class NatsPerToken(Metric):
 
 
 class PerBand(Metric):
-    """Mean surprise and accuracy of hidden slots, by quarter of the mask ratio. Quarters nobody visited are nan."""
+    """Mean surprise and accuracy of hidden or replaced slots, by quarter of the noise. Quarters nobody saw are nan."""
 
     full_state_update = False
     surprise: Tensor
@@ -110,11 +110,8 @@ class UnigramEntropy(Metric):
         return -torch.xlogy(p, p).sum()
 
 
-def mask_ratio(slots: Slots, canvas: Canvas) -> Float[Tensor, " N"]:
-    """The share of its document's editable slots that was hidden along with each slot."""
-    hidden = torch.zeros_like(canvas.editable).flatten()
-    hidden[slots.at] = True
-    share = canvas.per_document(hidden.reshape(canvas.editable.shape)) / canvas.per_document(canvas.editable).clamp(
-        min=1
-    )
-    return share.flatten()[slots.at]
+def noise_share(batch: Corrupted) -> Float[Tensor, "B L"]:
+    """The share of its document's editable slots that show something else than their clean token, for each slot."""
+    editable = batch.clean.editable
+    wrong = batch.clean.per_document(editable & (batch.x_t != batch.clean.ids))
+    return wrong / batch.clean.per_document(editable).clamp(min=1)

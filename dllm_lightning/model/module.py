@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_lightning.backbone import Backbone
 from dllm_lightning.loss import Loss, surprise
-from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, mask_ratio
+from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, noise_share
 from dllm_lightning.model.optimizer import AdamW
 from dllm_lightning.process import PerDocument, PerPlace, Process
 from dllm_lightning.types import Canvas, Corrupted
@@ -31,6 +31,8 @@ class DiffusionModule(L.LightningModule, ABC):
 
     accepts: ClassVar[tuple[type[Process], ...]]
     """The processes this model is made for."""
+    time_conditioning: ClassVar[bool] = False
+    """Whether its network is told how much is noise, unless backbone.time_conditioning says otherwise."""
     process: Process
     backbone: Backbone
     loss: Loss
@@ -61,32 +63,38 @@ class DiffusionModule(L.LightningModule, ABC):
         self.validated_at = -1
         """The global step of the last validation."""
 
-    def forward(self, batch: Corrupted, **reading: Any) -> Any:
-        """The backbone at the asked slots of a noised batch: logits (N K), or what a `score` makes of them."""
+    @property
+    def training_process(self) -> Process:
+        """The process whose noise this step trains on."""
+        return self.process
+
+    def forward(self, batch: Corrupted, process: Process, **reading: Any) -> Any:
+        """The backbone at the asked slots of what `process` noised: logits (N K), or what a `score` makes of them."""
         at = batch.asked.flatten().nonzero().squeeze(-1)
-        return self.backbone(batch.x_t, batch.t, batch.clean.segment, at, **reading)
+        level = process.mask_ratio(batch.t)
+        return self.backbone(batch.x_t, level, batch.clean.segment, at, soft=batch.soft, **reading)
 
     def corrupt(self, canvas: Canvas) -> Corrupted:
-        """Fresh noise for a training batch, drawn for its rows' places in the global batch (ranks × micro-batches)."""
+        """Fresh noise for a training batch."""
+        draws = self.draws(canvas)
+        return self.process.corrupt(canvas, draws.times(canvas), draws)
+
+    def draws(self, canvas: Canvas) -> PerPlace:
+        """What is drawn for a batch belongs to its rows' places in the global batch (ranks × micro-batches)."""
         rows, world = canvas.ids.shape[0], self.trainer.world_size
         first = (self._micro_batch * world + self.global_rank) * rows
         draws = PerPlace(self.seed, self.global_step, first, self.trainer.accumulate_grad_batches * world * rows)
         torch.manual_seed(draws.seed_of(first))  # of dropout, where a network has it
-        return self.process.corrupt(canvas, draws.times(canvas), draws)
+        return draws
 
     def training_step(self, batch: Corrupted, batch_idx: int) -> Tensor:
-        slots, share = batch.slots(), self.loss.share(batch)
+        batch = batch._replace(asked=batch.asked & self.loss.counted(batch))  # what counts for nothing is not projected
+        slots, share, process = batch.slots(), self.loss.share(batch), self.training_process
 
         def score(logits: Tensor, start: int, stop: int) -> Tensor:
-            chunk = slots.chunk(start, stop)
-            if self.loss.reads_truth(self.process):
-                log_p_x0 = self.process.log_truth(logits, chunk)
-                chunk = chunk._replace(x0=torch.zeros_like(chunk.x0))
-            else:
-                log_p_x0 = self.process.log_p_x0(logits, chunk)
-            return self.loss(log_p_x0, chunk, self.process)[:, None]
+            return self.loss.of_logits(logits, slots.chunk(start, stop), process)[:, None]
 
-        nats, _ = self(batch, score=score, weight=share.weight)
+        nats, _ = self(batch, process, score=score, weight=share.weight)
         self._sums += torch.stack([nats.detach(), share.total]).double()
         self._micro_batch += 1
         return nats
@@ -135,11 +143,12 @@ class DiffusionModule(L.LightningModule, ABC):
                 correct = (log_p_x0.argmax(-1) == chunk.x0).float()
                 return torch.stack([process.nelbo(log_p_x0, chunk), surprise(log_p_x0, chunk), correct], dim=1)
 
-            _, values = self(batch, score=score)
+            _, values = self(batch, process, score=score)
             nelbo, nats, correct = values.unbind(1)
             bounds.append(nelbo / self.validation_draws)
             places.append(slots.at)
-            self.bands.update(mask_ratio(slots, canvas), nats, correct)
+            wrong = slots.x_t != slots.x0
+            self.bands.update(noise_share(batch)[batch.asked][wrong], nats[wrong], correct[wrong])
         self.bound.update(torch.cat(bounds), torch.cat(places), canvas)
         self.unigram.update(canvas)
 
@@ -157,11 +166,15 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer.optimizer(self)
+        schedule = self.optimizer.schedule(optimizer, self.run_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def run_steps(self) -> float:
+        """Optimizer steps of the whole run; infinite for one without an end."""
         stream = getattr(self._data, "rows_per_batch", 1) is None  # Lightning's count would begin it too early
         limit = self.trainer.max_steps
-        steps = limit if stream and limit >= 0 else self.trainer.estimated_stepping_batches
-        schedule = self.optimizer.schedule(optimizer, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return limit if stream and limit >= 0 else self.trainer.estimated_stepping_batches
 
     def configure_model(self) -> None:
         """Shards layer by layer, then the whole, when the strategy is FSDP2 (it alone has a device mesh)."""

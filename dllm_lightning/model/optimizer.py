@@ -79,4 +79,16 @@ class AdamW:
         return LambdaLR(optimizer, factor)
 
 
+def steps_of(part: float, name: str, steps: float) -> float:
+    """A number of optimizer steps, where it may be written as a share (below 1) of a run of `steps`.
+
+    Raises ValueError for a share of a run without an end; `name` is what the user calls it.
+    """
+    if part == 0 or part >= 1:
+        return part
+    if math.isinf(steps):
+        raise ValueError(f"{name}={part} is a share of a run without an end: give trainer.max_steps, or steps.")
+    return part * steps
+
+
 _DECAYS = ("cosine", "linear", "constant")

@@ -4,12 +4,15 @@ from dllm_lightning.process.draws import Draws, PerDocument, PerPlace, Random
 from dllm_lightning.process.hiding import Bernoulli, FloorCount, Hiding, Replace, UniformCount
 from dllm_lightning.process.masked import MaskedDiffusion
 from dllm_lightning.process.process import NoBound, Process
+from dllm_lightning.process.relaxation import Gaussian, Relaxed
+from dllm_lightning.process.soft import SoftCorruption
 from dllm_lightning.process.uniform import UniformDiffusion
 
 __all__ = [
     "Bernoulli",
     "Draws",
     "FloorCount",
+    "Gaussian",
     "Hiding",
     "MaskedDiffusion",
     "NoBound",
@@ -17,7 +20,9 @@ __all__ = [
     "PerPlace",
     "Process",
     "Random",
+    "Relaxed",
     "Replace",
-    "UniformDiffusion",
+    "SoftCorruption",
     "UniformCount",
+    "UniformDiffusion",
 ]

@@ -14,7 +14,8 @@ from torch import Tensor
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process.draws import Draws
 from dllm_lightning.process.process import Process
-from dllm_lightning.process.rate import Rate, rate
+from dllm_lightning.process.rate import rate
+from dllm_lightning.process.rate_function import Rate
 from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots
 
@@ -121,11 +122,11 @@ class UniformDiffusion(Process):
     def nelbo(self, log_p_x0: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
         """The rate at which the two posteriors diverge (Duo, equation 8, where its code has the closed form).
 
-        -alpha' / (K alpha) · sum_j r_j (expm1(delta_j) - delta_j), over the states j, with the ratios
-        r_j = q(j | x_0) / q(x_t | x_0) and delta_j = log of the same ratio under the belief minus log r_j.
+        -alpha' / (K alpha) · sum_j r_j (y_j - log(1 + y_j)), over the states j, with the ratios
+        r_j = q(j | x_0) / q(x_t | x_0) and 1 + y_j the same ratio under the belief, divided by r_j.
         On a schedule that does not run from clean to noise it is the same rate, and bounds nothing.
         """
-        return rate(log_p_x0, slots, self.schedule, self.count)
+        return rate(log_p_x0, slots, self.schedule, self.count, self.never)
 
     def nelbo_of_logits(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, " N"]:
         """The same, with its gradient in closed form and no more memory than the logits."""

@@ -33,6 +33,20 @@ def sharpen(log_p: Float[Tensor, "N K"], temperature: float) -> Float[Tensor, "N
     return (log_p / temperature).log_softmax(-1)
 
 
+def nucleus(p: Float[Tensor, "N K"], top_p: float) -> Float[Tensor, "N K"]:
+    """The most probable tokens, until those before hold more than `top_p`; the others get nothing, the rest sums to 1.
+
+    The first is always kept (Holtzman et al., arXiv:1904.09751). Public samplers of the field drop the token that
+    crosses the line as well, a slightly smaller set.
+    """
+    if top_p == 1.0:
+        return p
+    descending, order = p.sort(-1, descending=True)
+    before = descending.cumsum(-1) - descending
+    kept = torch.zeros_like(p).scatter_(1, order, torch.where(before <= top_p, descending, 0.0))
+    return kept / kept.sum(-1, keepdim=True)
+
+
 def probability_of(x0: Int[Tensor, " N"], log_p_x0: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
     """The belief in each chosen token, untempered, in float32. Raises ValueError when the network believes nothing."""
     p = log_p_x0.gather(1, x0[:, None]).squeeze(1).float().exp()

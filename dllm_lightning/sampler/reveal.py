@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm_lightning.process import MaskedDiffusion, Process
-from dllm_lightning.sampler.checks import check_count, check_temperature
+from dllm_lightning.sampler.checks import check_pace, check_temperature
 from dllm_lightning.sampler.choose import categorical, probability_of
 from dllm_lightning.sampler.order import Order, foremost
-from dllm_lightning.sampler.sampler import Denoiser, Sampler
+from dllm_lightning.sampler.sampler import Denoiser, Sampler, beginning
 from dllm_lightning.types import Canvas, Step, Trajectory
 
 
@@ -29,6 +29,7 @@ class Reveal(Sampler, ABC):
     `steps` network calls for the whole answer, each row sharing out its own slots evenly, larger shares first (10
     slots in 4 steps: 3, 3, 2, 2); a row with fewer slots than steps takes one a step. Or `tokens_per_step`, a fixed
     number. With neither, one token a step: the slowest and best. `temperature` 0 takes the most probable tokens.
+    Of a draft only the masks are filled.
 
     Raises ValueError for both at once, and for numbers below 1.
     """
@@ -40,14 +41,7 @@ class Reveal(Sampler, ABC):
     accepts: ClassVar[tuple[type[Process], ...]] = (MaskedDiffusion,)
 
     def __post_init__(self) -> None:
-        given = {name: value for name in ("steps", "tokens_per_step") if (value := getattr(self, name)) is not None}
-        for name, value in given.items():
-            check_count(name, value)
-        if len(given) == 2:
-            raise ValueError(
-                f"sampler.steps={self.steps} and sampler.tokens_per_step={self.tokens_per_step} both set the pace: "
-                f"leave one of them null."
-            )
+        check_pace(self.steps, self.tokens_per_step)
         check_temperature(self.temperature)
 
     @property
@@ -55,9 +49,15 @@ class Reveal(Sampler, ABC):
     def order(self) -> Order:
         """Which slots are written down first."""
 
-    def walk(self, denoiser: Denoiser, canvas: Canvas, generator: torch.Generator | None) -> Trajectory:
+    def walk(
+        self,
+        denoiser: Denoiser,
+        canvas: Canvas,
+        generator: torch.Generator | None,
+        draft: Int[Tensor, "B L"] | None,
+    ) -> Trajectory:
         process, editable = denoiser.process, canvas.editable
-        x = process.prior(canvas, generator)
+        x = beginning(process, canvas, generator, draft)
         at = process.asks(x, editable)
         slots = at.sum(1)
         index = 0

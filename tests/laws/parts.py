@@ -11,7 +11,7 @@ import torch
 
 from dllm_lightning.loss import Loss
 from dllm_lightning.noise import Geometric, LogLinear, NoiseSchedule, Polynomial
-from dllm_lightning.process import Hiding, MaskedDiffusion, Replace
+from dllm_lightning.process import Hiding, MaskedDiffusion, Relaxed, Replace
 from dllm_lightning.types import Canvas, Vocab
 
 
@@ -25,7 +25,9 @@ def leaves(base: type) -> Iterator[Any]:
 
 BOUNDS = ({}, {"min_ratio": 0.15, "max_ratio": 0.99}, {"min_ratio": 0.15, "max_ratio": 0.15})
 SCHEDULES: list[NoiseSchedule] = [
-    *(schedule(**bounds) for schedule in leaves(NoiseSchedule) for bounds in BOUNDS),
+    *(schedule(**bounds) for schedule in leaves(NoiseSchedule) if schedule is not Relaxed for bounds in BOUNDS),
+    Relaxed(classes=11),
+    Relaxed(0.01, 0.99, classes=50_368),
     LogLinear(max_ratio=0.999),
     Polynomial(power=0.5),
     Geometric(sigma_min=1e-3, sigma_max=1.0),

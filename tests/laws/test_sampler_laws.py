@@ -1,10 +1,12 @@
 """What every sampler owes: the clean text where it is known, no mask left, no other slot touched, the same draw again.
 
-The samplers are those of conf/sampler: a new one enters these laws by existing.
+The samplers are those of conf/sampler: a new one enters these laws by existing, under every noise that it accepts.
 """
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +18,67 @@ from torch import Tensor
 
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import Cosine, Geometric, LogLinear
-from dllm_lightning.process import MaskedDiffusion
-from dllm_lightning.sampler import CannotUndo, Sampler
+from dllm_lightning.process import MaskedDiffusion, Process, UniformDiffusion
+from dllm_lightning.sampler import CannotUndo, Refine, Reveal, Sampler
 from dllm_lightning.types import Canvas
 from tests.laws.parts import mixed_batch, seeded, vocabulary
 from tests.sampler.denoisers import LittleNetwork, Oracle, blank
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "sampler"
 VOCAB = vocabulary(11)
-PROCESSES = [
-    MaskedDiffusion(VOCAB, schedule) for schedule in (LogLinear(), Cosine(), Geometric(), LogLinear(0.0, 0.999))
-]
+SCHEDULES = (LogLinear(), Cosine(), Geometric(), LogLinear(0.0, 0.999))
+KINDS: tuple[type[Process], ...] = (MaskedDiffusion, UniformDiffusion)
+SHORT = 6
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"steps": 1},
+    {"steps": 4},
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"tokens_per_step": 3},
+    {"top_p": 0.5, "greedy_tail": True},
+    {"evidence": True},
+)
 
 
-def samplers() -> list[Any]:
-    """Each shipped sampler as shipped, and with every pace and temperature that it knows."""
-    found = []
+@cache
+def samplers(changed: bool) -> list[Any]:
+    """Each shipped sampler (in SHORT strides at most); and each kind of them with what else it can be told."""
+    found, known = [], set()
     for file in sorted(CONF.glob("*.yaml")):
         shipped = OmegaConf.load(file)
-        for change in (
-            {},
-            {"steps": 1},
-            {"steps": 5},
-            {"temperature": 0.0},
-            {"temperature": 1.0},
-            {"tokens_per_step": 3},
-        ):
-            if change.keys() <= shipped.keys():
-                name = " ".join([file.stem, *(f"{k}={v}" for k, v in change.items())])
-                found.append(pytest.param(instantiate(OmegaConf.merge(shipped, change)), id=name))
+        shipped.update({"steps": min(shipped.get("steps") or SHORT, SHORT)} if "tokens_per_step" not in shipped else {})
+        changes = (
+            [c for c in CHANGES if c.keys() <= shipped.keys()] if changed and shipped._target_ not in known else []
+        )
+        known.add(shipped._target_)
+        for change in ({}, *changes):
+            name = " ".join([file.stem, *(f"{k}={v}" for k, v in change.items())])
+            found.append(pytest.param(instantiate(OmegaConf.merge(shipped, change)), id=name))
     return found
 
 
-every_sampler = pytest.mark.parametrize("sampler", samplers())
+def undoes(sampler: Any, process: Process) -> bool:
+    return isinstance(process, sampler.accepts) and sampler.refuses(process) is None
 
 
-def network() -> NetworkDenoiser:
-    return NetworkDenoiser(LittleNetwork(VOCAB), PROCESSES[0])  # type: ignore[arg-type]
+def pairs(*schedules: Any, changed: bool = False) -> Any:
+    """Every sampler with every process that it can undo."""
+    processes = [kind(VOCAB, schedule) for kind, schedule in itertools.product(KINDS, schedules)]
+    return pytest.mark.parametrize(
+        ("sampler", "process"),
+        [
+            pytest.param(*sampler.values, process, id=f"{sampler.id} {type(process).__name__} {process.schedule}")
+            for sampler, process in itertools.product(samplers(changed), processes)
+            if undoes(*sampler.values, process)
+        ],
+    )
+
+
+every_sampler = pairs(LogLinear(), changed=True)
+
+
+def network(process: Process) -> NetworkDenoiser:
+    return NetworkDenoiser(LittleNetwork(VOCAB), process)  # type: ignore[arg-type]
 
 
 def hidden(canvas: Canvas) -> Canvas:
@@ -62,71 +88,88 @@ def hidden(canvas: Canvas) -> Canvas:
     return canvas._replace(ids=ids)
 
 
+@cache
 def messy() -> tuple[Canvas, Tensor]:
     """Packed and padded rows with prompts and masks in them, and the clean text."""
-    clean = mixed_batch(VOCAB, seeded(0))
+    clean = mixed_batch(VOCAB, seeded(0), rows=4, length=20)
     canvas = hidden(clean)
     return canvas, torch.where(canvas.editable, clean.ids, canvas.ids)
 
 
-@every_sampler
-@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: str(process.schedule))
-def test_with_a_network_that_knows_the_answer_the_answer_comes_out(sampler: Sampler, process: MaskedDiffusion) -> None:
+@pairs(*SCHEDULES)
+def test_with_a_network_that_knows_the_answer_the_answer_comes_out(sampler: Sampler, process: Process) -> None:
     canvas, x0 = messy()
     assert torch.equal(sampler.sample(Oracle(x0, process), canvas, seeded(1)), x0)
 
 
-@every_sampler
-def test_no_mask_is_left_and_nothing_else_is_touched(sampler: Sampler) -> None:
-    canvas, _ = messy()
-    text = sampler.sample(network(), canvas, seeded(1))
-    assert not (text[canvas.editable] == VOCAB.mask_id).any()
-    assert (text[canvas.editable] < VOCAB.length).all()
-    assert torch.equal(text[~canvas.editable], canvas.ids[~canvas.editable])
+@pairs(LogLinear())
+def test_with_a_network_that_knows_the_answer_a_draft_is_completed(sampler: Sampler, process: Process) -> None:
+    """Masks in it are filled whatever the noise; that a token is wrong, only some samplers can find out."""
+    canvas, x0 = messy()
+    gaps = torch.rand(x0.shape, generator=seeded(2)) < 0.4
+    draft = torch.where(canvas.editable & gaps, VOCAB.mask_id, x0)
+    assert torch.equal(sampler.sample(Oracle(x0, process), canvas, seeded(1), draft), x0)
+    if isinstance(process, UniformDiffusion):
+        other = torch.where(canvas.editable & gaps, (x0 + 1) % VOCAB.mask_id, x0)
+        assert torch.equal(sampler.sample(Oracle(x0, process), canvas, seeded(1), other), x0)
 
 
 @every_sampler
-def test_the_same_generator_writes_the_same_text(sampler: Sampler) -> None:
+def test_no_mask_is_left_and_nothing_else_is_touched(sampler: Sampler, process: Process) -> None:
     canvas, _ = messy()
-    first, again = (sampler.sample(network(), canvas, seeded(7)) for _ in range(2))
+    for draft in (None, torch.full_like(canvas.ids, VOCAB.mask_id)):
+        text = sampler.sample(network(process), canvas, seeded(1), draft)
+        assert not (text[canvas.editable] == VOCAB.mask_id).any()
+        assert (text[canvas.editable] < VOCAB.length).all()
+        assert torch.equal(text[~canvas.editable], canvas.ids[~canvas.editable])
+
+
+@every_sampler
+def test_the_same_generator_writes_the_same_text(sampler: Sampler, process: Process) -> None:
+    canvas, _ = messy()
+    first, again = (sampler.sample(network(process), canvas, seeded(7)) for _ in range(2))
     assert torch.equal(first, again)
 
 
 @every_sampler
-def test_a_trajectory_goes_from_noise_to_text_without_a_gap(sampler: Sampler) -> None:
+def test_a_trajectory_goes_from_noise_to_text_without_a_gap(sampler: Sampler, process: Process) -> None:
+    """Time may stand still; back it goes only where it is an estimate."""
     canvas, _ = messy()
-    x, t = PROCESSES[0].prior(canvas), 1.0
-    for index, step in enumerate(sampler.trajectory(network(), canvas, seeded(1))):
-        assert step.index == index and step.t == t and step.s < step.t
+    x, t = process.prior(canvas, seeded(1)), 1.0
+    for index, step in enumerate(sampler.trajectory(network(process), canvas, seeded(1))):
+        assert step.index == index and step.t == t and (step.s <= step.t or isinstance(sampler, Refine))
         assert torch.equal(step.changed, step.x != x)
-        assert ((step.confidence > 0) == step.changed).all() and (step.confidence <= 1).all()
+        assert (step.confidence[~step.changed] == 0).all() and (step.confidence <= 1).all()
+        assert ((step.confidence > 0) | (step.x == VOCAB.mask_id))[step.changed].all()
         x, t = step.x, step.s
-    assert index > 0 or t == 0.0
+    assert t == 0.0 or isinstance(sampler, Refine)
 
 
-@every_sampler
-def test_where_nothing_may_change_nothing_happens(sampler: Sampler) -> None:
+@pairs(LogLinear())
+def test_where_nothing_may_change_nothing_happens(sampler: Sampler, process: Process) -> None:
     canvas = blank(0, 0)
-    assert list(sampler.trajectory(network(), canvas)) == []
-    assert torch.equal(sampler.sample(network(), canvas), canvas.ids)
+    assert list(sampler.trajectory(network(process), canvas)) == []
+    assert torch.equal(sampler.sample(network(process), canvas), canvas.ids)
 
 
 @every_sampler
-def test_an_answer_of_one_slot_is_written(sampler: Sampler) -> None:
+def test_an_answer_of_one_slot_is_written(sampler: Sampler, process: Process) -> None:
     canvas = blank(1)
-    text = sampler.sample(network(), canvas, seeded(2))
-    assert text[0, -1] != VOCAB.mask_id and torch.equal(text[0, :-1], canvas.ids[0, :-1])
+    for seed in range(4):  # among them a first random token that is the network's own
+        text = sampler.sample(network(process), canvas, seeded(seed))
+        assert text[0, -1] != VOCAB.mask_id and torch.equal(text[0, :-1], canvas.ids[0, :-1])
 
 
-@every_sampler
-def test_the_canvas_it_was_handed_is_left_as_it_was(sampler: Sampler) -> None:
-    canvas, _ = messy()
-    before = canvas.ids.clone()
-    sampler.sample(network(), canvas, seeded(1))
-    assert torch.equal(canvas.ids, before)
+@pairs(LogLinear())
+def test_what_it_was_handed_is_left_as_it_was(sampler: Sampler, process: Process) -> None:
+    canvas, draft = messy()
+    before, written = canvas.ids.clone(), draft.clone()
+    sampler.sample(network(process), canvas, seeded(1))
+    sampler.sample(network(process), canvas, seeded(1), draft)
+    assert torch.equal(canvas.ids, before) and torch.equal(draft, written)
 
 
-@every_sampler
+@pytest.mark.parametrize("sampler", samplers(changed=False))
 def test_a_process_that_cannot_be_walked_back_is_refused_at_once(sampler: Sampler) -> None:
     class Elsewhere:
         process = object()
@@ -136,3 +179,18 @@ def test_a_process_that_cannot_be_walked_back_is_refused_at_once(sampler: Sample
 
     with pytest.raises(CannotUndo, match=f"{type(sampler).__name__} walks back through"):
         sampler.trajectory(Elsewhere(), blank(3))  # type: ignore[arg-type]
+
+
+def test_a_reveal_leaves_what_a_draft_says() -> None:
+    canvas, x0 = messy()
+    process = MaskedDiffusion(VOCAB, LogLinear())
+    for sampler in (each.values[0] for each in samplers(changed=True)):
+        if isinstance(sampler, Reveal):
+            assert torch.equal(sampler.sample(network(process), canvas, seeded(1), x0), x0)
+
+
+def test_every_noise_has_samplers() -> None:
+    assert all(
+        sum(undoes(*sampler.values, kind(VOCAB, LogLinear())) for sampler in samplers(changed=False)) > 5
+        for kind in KINDS
+    )

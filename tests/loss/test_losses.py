@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from dllm_lightning.loss import Elbo, Loss, MaskedCE, WeightedCE
+from dllm_lightning.loss import CE, Elbo, Loss, MaskedCE, SymmetricKL, WeightedCE
 from dllm_lightning.noise import Cosine, LogLinear
-from dllm_lightning.process import FloorCount, MaskedDiffusion, NoBound, Replace, UniformCount
+from dllm_lightning.process import FloorCount, MaskedDiffusion, NoBound, Replace, UniformCount, UniformDiffusion
 from dllm_lightning.types import Slots
-from tests.laws.parts import LOSSES, masked_processes, vocabulary
+from tests.laws.parts import leaves, masked_processes, seeded, vocabulary
 
+LOSSES: list[type[Loss]] = list(leaves(Loss))
 VOCAB = vocabulary(11)
 MDLM = MaskedDiffusion(VOCAB, LogLinear())
 ORIGINAL = MaskedDiffusion(VOCAB, LogLinear(0.15, 0.99), FloorCount(), Replace(0.8, 0.1, 0.1))
@@ -73,13 +74,34 @@ def test_the_bound_refuses_a_corruption_that_has_none() -> None:
 
 def test_a_loss_that_refuses_nothing_gives_finite_nats_and_a_refused_one_has_a_reason() -> None:
     for process in masked_processes(VOCAB):
-        for kind in LOSSES:
+        for kind in (kind for kind in LOSSES if isinstance(process, kind.accepts)):
             reason = kind().refuses(process)
             if reason is None:
                 assert torch.isfinite(kind()(LOG_P, slots(0.1, 0.5, 0.9), process)).all()
                 assert kind()(LOG_P, slots(0.1, 0.5, 0.9), process).sum() > 0
             else:
-                assert isinstance(process, kind.accepts) and len(reason) > 40
+                assert len(reason) > 40
+
+
+def test_noise_that_ends_half_way_has_no_bound_but_can_be_descended_on() -> None:
+    """The curriculum of Duo does so on purpose; to choose it as the whole training is refused."""
+    whole, half = UniformDiffusion(VOCAB, LogLinear()), UniformDiffusion(VOCAB, LogLinear(0.05, 0.95))
+    assert Elbo().refuses(whole) is None
+    reason = Elbo().refuses(half)
+    assert reason is not None
+    for words in ("from 5% to 95%", "loss=ce or loss=symmetric_kl", "val/nelbo", "noise.max_ratio=1 process=uniform"):
+        assert words in reason
+    uniform = slots(0.2, 0.7)._replace(x_t=torch.tensor([3, 1]))
+    for loss in (Elbo(), CE(), SymmetricKL(), SymmetricKL(form="onehot"), SymmetricKL(form="nelbo")):
+        belief = half.log_p_x0(torch.randn(2, 11, generator=seeded(0)), uniform)
+        assert (loss(belief, uniform, half) > 0).all()
+
+
+def test_each_loss_says_which_noise_it_is_for() -> None:
+    process = UniformDiffusion(VOCAB, LogLinear())
+    assert {kind for kind in LOSSES if isinstance(process, kind.accepts)} == {Elbo, CE, SymmetricKL}
+    assert {kind for kind in LOSSES if isinstance(MDLM, kind.accepts)} == {Elbo, MaskedCE, WeightedCE}
+    assert not any(kind().refuses(process) for kind in (Elbo, CE, SymmetricKL))
 
 
 def test_an_elbo_weight_that_is_zero_everywhere_is_refused() -> None:
@@ -112,3 +134,15 @@ def test_weights_that_silence_the_loss_are_refused() -> None:
     for silent in (0.0, -1.0):
         with pytest.raises(ValueError, match=rf"loss\.max_weight={silent} would silence the loss.*above 0, or null"):
             WeightedCE(max_weight=silent)
+
+
+def test_a_choice_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss\.slots='some' is no choice of slots: choose replaced or all"):
+        unchecked(CE(), slots="some").__post_init__()
+    with pytest.raises(ValueError, match=r"loss\.form='kl' is no divergence: choose one of onehot, marginal, nelbo"):
+        unchecked(SymmetricKL(), form="kl").__post_init__()
+    with pytest.raises(ValueError, match=r"loss\.view_scale='w' is no weight of a level: choose one of none, literal"):
+        unchecked(SymmetricKL(), view_scale="w").__post_init__()
+    for floor in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"loss\.floor={floor} stands for -log 0: choose a number above 0"):
+            SymmetricKL(floor=floor)

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dllm_lightning.loss import Elbo, Loss, MaskedCE
+from dllm_lightning.loss import CE, Elbo, Loss, MaskedCE
 from dllm_lightning.loss.loss import Per
+from dllm_lightning.noise import LogLinear
+from dllm_lightning.process import UniformDiffusion
 from dllm_lightning.types import Canvas, Corrupted
-from tests.laws.parts import LOSSES, seeded
+from tests.laws.parts import leaves, seeded, vocabulary
+
+OF_ASKED = (MaskedCE, CE)
+"""The losses whose mean runs over asked slots; that of the others runs over all that are editable."""
+LOSSES: list[type[Loss]] = list(leaves(Loss))
 
 every = pytest.mark.parametrize("loss", [kind(per=per) for kind in LOSSES for per in get_args(Per)], ids=str)
 
@@ -38,7 +44,7 @@ def documents(count: int, generator: torch.Generator) -> list[Document]:
 
 
 def batch(rows: list[list[Document]], length: int = 24, left: int = 0) -> tuple[Corrupted, Tensor]:
-    """Rows of packed documents as a noised batch, and the nats of its asked slots."""
+    """Rows of packed documents as a noised batch, in which asked slots show another token; the nats of these."""
     fields: tuple[list[list[float]], ...] = ([], [], [], [])
     for documents in rows:
         editable, asked, nats, segment = ([0.0] * left for _ in fields)
@@ -52,7 +58,7 @@ def batch(rows: list[list[Document]], length: int = 24, left: int = 0) -> tuple[
     editable, asked, nats, segment = (torch.tensor(field, dtype=torch.float64) for field in fields)
     ids = torch.zeros_like(segment, dtype=torch.long)
     canvas = Canvas(ids, editable.bool(), segment.long())
-    return Corrupted(canvas, ids, torch.full(ids.shape, 0.5), asked.bool()), nats[asked.bool()]
+    return Corrupted(canvas, asked.long(), torch.full(ids.shape, 0.5), asked.bool()), nats[asked.bool()]
 
 
 def mean(loss: Loss, *batches: tuple[Corrupted, Tensor]) -> float:
@@ -66,7 +72,7 @@ def by_hand(loss: Loss, documents: list[Document]) -> float:
     sums, counts = [], []
     for document in documents:
         sums.append(sum(nats for nats, asked in zip(document.nats, document.asked, strict=True) if asked))
-        counts.append(sum(document.asked if loss.counts_asked else document.editable))
+        counts.append(sum(document.asked if isinstance(loss, OF_ASKED) else document.editable))
     if loss.per == "token":
         return sum(sums) / sum(counts)
     with_slots = [(total, count) for total, count in zip(sums, counts, strict=True) if count]
@@ -121,7 +127,7 @@ def test_a_batch_of_which_nothing_is_asked_adds_no_nats(loss: Loss) -> None:
     share = loss.share(noised)
     assert share.weight.shape == nats.shape == (0,)
     assert (share.weight * nats).sum().item() == 0
-    expected = 0 if loss.counts_asked else 3 if loss.per == "token" else 1
+    expected = 0 if isinstance(loss, OF_ASKED) else 3 if loss.per == "token" else 1
     assert share.total.item() == expected
     spoken = documents(6, seeded(1))
     assert mean(loss, (noised, nats), batch([[document] for document in spoken])) == pytest.approx(
@@ -147,3 +153,20 @@ def test_what_each_unit_of_the_mean_does_on_two_answers_by_hand() -> None:
     assert mean(Elbo(per="token"), noised) == pytest.approx(10 / 5)
     assert mean(Elbo(per="sequence"), noised) == pytest.approx((1 + 6) / 2)
     assert mean(Elbo(per="batch"), noised) == pytest.approx((4 + 6) / 2)
+
+
+def test_what_shows_its_own_token_is_counted_if_the_loss_is_asked_to() -> None:
+    """An answer of 3 noised slots, of which the second still shows its token; and one where all three do."""
+    clean = Canvas(torch.tensor([[5, 6, 7], [5, 6, 7]]), torch.ones(2, 3).bool(), torch.ones(2, 3).long())
+    noised = Corrupted(clean, torch.tensor([[1, 6, 2], [5, 6, 7]]), torch.full((2, 3), 0.5), clean.editable)
+    slots, belief = noised.slots(), torch.full((6, 9), -3.0)
+    process = UniformDiffusion(vocabulary(9, first_noise=1), LogLinear())
+    for loss, nats, total in (
+        (CE(), [3, 0, 3, 0, 0, 0], 2),
+        (CE(slots="all"), [3] * 6, 6),
+        (CE(per="sequence"), [3, 0, 3, 0, 0, 0], 1),
+    ):
+        assert loss(belief, slots, process).tolist() == nats
+        share = loss.share(noised)
+        assert share.total.item() == total and torch.isfinite(share.weight).all()
+        assert (share.weight * loss(belief, slots, process)).sum() / share.total == 3

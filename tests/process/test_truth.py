@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dllm_lightning.loss import Loss
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, Process
 from dllm_lightning.types import Slots
-from tests.laws.parts import LOSSES, masked_processes, seeded, vocabulary
+from tests.laws.parts import seeded, vocabulary
 
 VOCAB = vocabulary(11)
 PLAIN = MaskedDiffusion(VOCAB, LogLinear())
@@ -43,14 +42,3 @@ def test_nobody_asks_and_nothing_is_said() -> None:
 def test_a_process_that_knows_no_short_cut_reads_the_column_off() -> None:
     logits = torch.randn(len(X0), 11, generator=seeded(0))
     assert_close(Process.log_truth(PLAIN, logits.clone(), SLOTS), PLAIN.log_truth(logits.clone(), SLOTS))
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-def test_a_loss_that_reads_the_true_column_reads_nothing_else(kind: type[Loss]) -> None:
-    """In a vocabulary of one, the truth, it is worth what it was in the whole."""
-    loss = kind()
-    log_p_x0 = torch.randn(len(X0), 11, generator=seeded(0)).log_softmax(-1)
-    alone = SLOTS._replace(x0=torch.zeros_like(X0))
-    for process in masked_processes(VOCAB):
-        if loss.reads_truth(process) and not loss.refuses(process):
-            assert_close(loss(log_p_x0.gather(1, X0[:, None]), alone, process), loss(log_p_x0, SLOTS, process))

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from dllm_lightning.noise import LogLinear
-from dllm_lightning.process import MaskedDiffusion
+from dllm_lightning.process import MaskedDiffusion, UniformDiffusion
 from dllm_lightning.types import Canvas, Vocab
 from tests.laws.parts import vocabulary
 
 
 def plain(vocab: Vocab) -> MaskedDiffusion:
     return MaskedDiffusion(vocab, LogLinear())
+
+
+def uniform(vocab: Vocab) -> UniformDiffusion:
+    return UniformDiffusion(vocab, LogLinear())
 
 
 class Oracle:
@@ -59,6 +63,23 @@ class Joint:
         """How often each text came out."""
         place = (texts[:, None, :] == self.texts).all(-1).long().argmax(1)
         return torch.bincount(place, minlength=len(self.texts))
+
+
+class Cavity(Joint):
+    """Knows a joint distribution, and weighs every other token by how likely uniform noise made it what it is.
+
+    This is what a perfect network believes: the clean token of a slot, given all slots but its own.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        alpha = self.process.schedule.alpha(t.double())[:, None, None]
+        agrees = x_t[:, None, :] == self.texts  # (B texts L)
+        likelihood = alpha * agrees + (1 - alpha) / self.process.count
+        others = self.p.flatten()[None, :, None] * likelihood.prod(-1, keepdim=True) / likelihood
+        beliefs = torch.zeros(*x_t.shape, self.process.vocab.size, dtype=torch.float64)
+        for token in range(self.p.shape[0]):
+            beliefs[..., token] = (others * (self.texts == token)).sum(1)
+        return (beliefs / beliefs.sum(-1, keepdim=True)).log()[at]
 
 
 class LittleNetwork(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dllm_lightning.sampler.choose import categorical, probability_of, sharpen
+from dllm_lightning.sampler.choose import categorical, nucleus, probability_of, sharpen
 from tests.laws.odds import SURPRISING, chi_square
 from tests.laws.parts import seeded
 
@@ -32,6 +32,24 @@ def test_sharpened_beliefs_are_what_is_drawn_from(temperature: float) -> None:
     p = sharpen(P.log()[None], temperature).exp()
     expected = torch.eye(5)[0] if temperature == 0 else P ** (1 / temperature) / (P ** (1 / temperature)).sum()
     assert_close(p[0], expected.double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(0.01, [1.0, 0, 0, 0]), (0.6, [1.0, 0, 0, 0]), (0.625, [5 / 7, 2 / 7, 0, 0]), (0.9, [5 / 8, 2 / 8, 1 / 8, 0])],
+)
+def test_a_nucleus_keeps_the_token_that_crosses_the_line_and_at_least_one(top_p: float, kept: list[float]) -> None:
+    """Before the tokens stand 0, 5/8, 7/8 and 1 of the mass, exact in binary; a line at 5/8 is not yet exceeded."""
+    p = torch.tensor([[0.125, 0.625, 0.0, 0.25]], dtype=torch.float64)
+    before = p.clone()
+    expected = torch.tensor(kept, dtype=torch.float64)[[2, 0, 3, 1]]
+    assert_close(nucleus(p, top_p)[0], expected)
+    assert torch.equal(p, before)
+
+
+def test_the_whole_nucleus_is_the_belief_itself() -> None:
+    p = torch.rand(5, 9, generator=seeded(0)).softmax(-1)
+    assert torch.equal(nucleus(p, 1.0), p)
 
 
 def test_a_token_without_mass_is_never_drawn() -> None:
