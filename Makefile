@@ -52,6 +52,7 @@ bench: $(BENCH) ## training speed and memory, side by side with the original rec
 	$(PY) tests/bench/training_speed.py
 	$(PY) tests/bench/soft_tokens.py
 	$(PY) tests/bench/nelbo_kernel.py
+	$(PY) tests/bench/duo_step.py
 
 wheel: $(READY) ## dist/*.whl, with conf/ inside the package
 	$(PY) -m hatchling build -t wheel

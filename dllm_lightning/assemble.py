@@ -26,6 +26,7 @@ from dllm_lightning.compatibility import (
     IncompatibleParts,
     check_callbacks,
     check_compatible,
+    check_copied,
     check_length,
     check_packing,
     check_trainer,
@@ -57,6 +58,7 @@ def assemble(cfg: DictConfig) -> Run:
     check_values(cfg)
     check_trainer(cfg.trainer, cfg.callbacks)
     check_callbacks(get_class(cfg.model._target_), cfg.callbacks)
+    check_copied(get_class(cfg.model._target_), cfg.trainer)
     data = instantiate(cfg.data)
     tokenizer = data.tokenizer
     schedule = instantiate(cfg.noise)
@@ -125,7 +127,8 @@ def settled(cfg: DictConfig) -> DictConfig:
     if cfg.data.get("tokenizer", "") is None:
         cfg.data.tokenizer = cfg.backbone.pretrained or "answerdotai/ModernBERT-base"
     if cfg.backbone.get("time_conditioning") is None:
-        cfg.backbone.time_conditioning = get_class(cfg.model._target_).time_conditioning
+        model: Any = get_class(cfg.model._target_)
+        cfg.backbone.time_conditioning = model.time_conditioning
     cfg.trainer.precision = _precision(cfg.trainer)
     cfg.callbacks = cfg.callbacks or {}
     return cfg

@@ -10,7 +10,7 @@ import torch
 
 from dllm_lightning.callbacks import TemperatureAnnealing
 from dllm_lightning.loss import Loss
-from dllm_lightning.model import DiffusionModule, Duo
+from dllm_lightning.model import DiffusionModule, Duo, DuoDistill
 from dllm_lightning.process import Process
 from dllm_lightning.sampler import Sampler
 
@@ -19,8 +19,15 @@ class IncompatibleParts(ValueError):
     """Two parts of a configuration that make no sense together."""
 
 
-def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler) -> None:
+def check_compatible(model: Any, process: Process, loss: Loss, sampler: Sampler) -> None:
     """Raises IncompatibleParts, naming both parts and the way out, unless every part accepts the process."""
+    if not isinstance(loss, model.objective):
+        kind = type(loss).__name__
+        raise IncompatibleParts(
+            f"{kind} needs a teacher, and {model.__name__} has none: use model=duo_distill, or leave the loss alone."
+            if model.objective is Loss
+            else f"{model.__name__} learns from a teacher, and {kind} knows of none: leave the loss alone."
+        )
     parts: tuple[Any, ...] = (model, type(loss), type(sampler))
     for part in parts:
         if not isinstance(process, part.accepts):
@@ -30,6 +37,8 @@ def check_compatible(model: type, process: Process, loss: Loss, sampler: Sampler
             )
     if (reason := loss.refuses(process)) is not None:
         raise IncompatibleParts(f"{type(loss).__name__} cannot be used: {reason}")
+    if (reason := sampler.refuses(process)) is not None:
+        raise IncompatibleParts(f"{type(sampler).__name__} cannot be used: {reason}")
 
 
 def check_callbacks(model: type, callbacks: Any) -> None:
@@ -107,11 +116,22 @@ def check_trainer(trainer: Any, callbacks: Any) -> None:
             f"trainer.accelerator={trainer.accelerator} needs a GPU, and torch {torch.__version__} {found}. "
             f"Use trainer=cpu or trainer=ddp_cpu."
         )
-    sharded = "ModelParallel" in str(trainer.strategy)
-    if sharded and callbacks.get("ema") is not None:  # Lightning copies the module to keep an average of it
+    if is_sharded(trainer) and callbacks.get("ema") is not None:  # Lightning copies the module to keep an average of it
         raise IncompatibleParts(
             "callbacks=ema copies the model, and trainer=fsdp shards it: use callbacks=standard, or trainer=ddp."
         )
+
+
+def check_copied(model: type, trainer: Any) -> None:
+    """Raises IncompatibleParts for a model that copies its network, where none of the devices has all of it."""
+    if issubclass(model, DuoDistill) and is_sharded(trainer):
+        raise IncompatibleParts(
+            "model=duo_distill copies the network to have a teacher, and trainer=fsdp shards it: use trainer=ddp."
+        )
+
+
+def is_sharded(trainer: Any) -> bool:
+    return "ModelParallel" in str(trainer.strategy)
 
 
 def _names(kinds: tuple[type, ...]) -> str:

@@ -98,13 +98,31 @@ def chosen(options: DictConfig | None, own: Sampler) -> Sampler:
 
         return instantiate(options)
 
+    return changed(own, options, "sampler")
+
+
+def changed(part: Any, options: DictConfig, key: str) -> Any:
+    """A part with other values for these options, some of which may be parts themselves: `sampler.low.eta=0.02`.
+
+    Raises ValueError for an option that the part does not have.
+    """
     import dataclasses
 
-    known = [field.name for field in dataclasses.fields(own)]
-    changes = {str(name): value for name, value in options.items()}
-    if unknown := [name for name in changes if name not in known]:
-        raise ValueError(no_such_key(f"sampler.{unknown[0]}", [f"sampler.{name}" for name in known]))
-    return dataclasses.replace(own, **changes)
+    from hydra.utils import instantiate
+
+    own = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    new: dict[str, Any] = {}
+    for name, value in ((str(name), value) for name, value in options.items()):
+        inside = f"{key}.{name}"
+        if name not in own:
+            raise ValueError(no_such_key(inside, [f"{key}.{each}" for each in own]))
+        if hasattr(value, "items") and not dataclasses.is_dataclass(own[name]):
+            raise ValueError(f"{inside}={own[name]} is a value and has no options: give another value.")
+        if hasattr(value, "items"):
+            new[name] = instantiate(value) if "_target_" in value else changed(own[name], value, inside)
+        else:
+            new[name] = value
+    return dataclasses.replace(part, **new)
 
 
 def output(cfg: DictConfig, echo: bool) -> Output:

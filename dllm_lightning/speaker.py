@@ -12,7 +12,7 @@ import torch
 from dllm_lightning.data.messages import Message
 from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.model.denoiser import NetworkDenoiser
-from dllm_lightning.sampler import Sampler
+from dllm_lightning.sampler import Corrections, Sampler
 from dllm_lightning.types import Canvas, Step
 
 Watch = Callable[[Canvas, Step], None]
@@ -23,12 +23,16 @@ class TooLong(ValueError):
 
 
 class Answer(NamedTuple):
-    """What was said, and what it cost. The rows of a batch share their steps, calls and seconds."""
+    """What was said, and what it cost. The rows of a batch share their steps, calls and seconds.
+
+    `corrections` counts the tokens that were written and then replaced by others, anywhere in the slots of the answer.
+    """
 
     text: str
     ids: list[int]
     tokens: int
     steps: int
+    corrections: int
     network_calls: int
     seconds: float
 
@@ -63,6 +67,7 @@ class Speaker:
         """One answer per conversation, all of them in one batch. The time that watching takes is not counted."""
         canvas = self.canvas(conversations)
         trajectory = self.sampler.trajectory(self.denoiser, canvas, self.generator)
+        corrections = Corrections(canvas, self.denoiser.process)
         x, steps, seconds, before = canvas.ids, 0, 0.0, self.denoiser.calls
         while True:
             start = time.perf_counter()
@@ -71,11 +76,14 @@ class Speaker:
             if step is None:
                 break
             x, steps = step.x, step.index + 1
+            corrections.note(step)
             if watch is not None:
                 watch(canvas, step)
         written = [row[editable].tolist() for row, editable in zip(x, canvas.editable, strict=True)]
-        return [self._answer(ids, steps, self.denoiser.calls - before, seconds) for ids in written]
+        calls = self.denoiser.calls - before
+        rows = zip(written, corrections.counts.tolist(), strict=True)
+        return [self._answer(ids, steps, corrected, calls, seconds) for ids, corrected in rows]
 
-    def _answer(self, ids: list[int], steps: int, calls: int, seconds: float) -> Answer:
+    def _answer(self, ids: list[int], steps: int, corrections: int, calls: int, seconds: float) -> Answer:
         ended = ids.index(self.template.end_id) if self.template.end_id in ids else len(ids)
-        return Answer(self.template.answer(ids), ids, ended, steps, calls, seconds)
+        return Answer(self.template.answer(ids), ids, ended, steps, corrections, calls, seconds)

@@ -27,7 +27,8 @@ class Vocab:
     """What the ids mean to a process: how wide the logits are, which ids are special, which ids noise may use.
 
     `size` is K, the width of the logits; `length` <= `size` is one past the highest id that the tokenizer can decode.
-    `eos_id` ends an answer. `noise_ids` are the ordinary tokens: no special token, no unused row. A random token is one of these.
+    `eos_id` ends an answer. `noise_ids` are the ordinary tokens: no special token, no unused row. A random token is one
+    of these.
     """
 
     size: int

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from dllm_lightning.sampler import Cap, Plateau, Psi
 from tests.parrot import TEXT, parrot
 
 ODD = "What is 3 = ? {a}, [b] ${c} 'q' \"r\" \\\nnext"
@@ -66,7 +67,7 @@ def test_json_is_one_object_per_prompt_and_nothing_else(generate: Generate) -> N
     (row,) = generate(f"prompt={ODD}", "format=json", "seed=3").rows
     assert row["prompt"] == ODD and row["answer"] == TEXT
     assert len(row["ids"]) == 12 and row["tokens"] == 7 and row["steps"] == row["network_calls"] == 12
-    assert row["seconds"] >= 0 and row["seed"] == 3 and row["batch"] == 1
+    assert row["corrections"] == 0 and row["seconds"] >= 0 and row["seed"] == 3 and row["batch"] == 1
     assert row["sampler"] == {"name": "Confidence", "steps": None, "tokens_per_step": None, "temperature": 0.0}
 
 
@@ -111,6 +112,10 @@ def test_an_empty_pipe_asks_nothing(generate: Generate) -> None:
             ["sampler.temperature=0.5", "sampler=random"],
             {"name": "RandomOrder", "steps": None, "tokens_per_step": None},
         ),
+        (
+            ["sampler=remdm_cap", "sampler.steps=5", "sampler.low.eta=0.5"],
+            {"name": "Psi", "steps": 5, "low": {"name": "Cap", "eta": 0.5}},
+        ),
     ],
     ids=str,
 )
@@ -119,6 +124,19 @@ def test_the_models_own_sampler_is_taken_changed_or_replaced(
 ) -> None:
     (row,) = generate("prompt=hello", "format=json", *choices).rows
     assert row["sampler"].items() >= sampler.items()
+
+
+def test_a_part_of_the_models_own_sampler_is_changed_alone(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Psi(4, profile=Plateau(), middle=Cap(0.1))
+    monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: parrot(sampler=own))
+    other = "sampler.low={_target_: dllm_lightning.sampler.Rescale, eta: 0.3}"
+    (row,) = generate("prompt=hello", "format=json", "sampler.middle.eta=0.2", "sampler.profile.level=0.7", other).rows
+    assert row["sampler"]["middle"] == {"name": "Cap", "eta": 0.2} and row["sampler"]["profile"]["level"] == 0.7
+    assert row["sampler"]["low"] == {"name": "Rescale", "eta": 0.3} and row["sampler"]["steps"] == 4
+    told = generate("prompt=hello", "sampler.middle.eat=0.2")
+    assert told.err == "There is no option 'sampler.middle.eat'. Did you mean sampler.middle.eta?\n"
+    told = generate("prompt=hello", "sampler.steps.eta=2")
+    assert told.err == "sampler.steps=4 is a value and has no options: give another value.\n"
 
 
 def test_the_length_is_the_trained_one_or_what_is_asked_for(generate: Generate) -> None:

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
-from dllm_lightning.sampler import Ancestral, Confidence
+from dllm_lightning.model.denoiser import NetworkDenoiser
+from dllm_lightning.noise import LogLinear
+from dllm_lightning.process import MaskedDiffusion, UniformDiffusion
+from dllm_lightning.sampler import Ancestral, Confidence, Fixed, Plateau, Psi, Refine
 from dllm_lightning.speaker import Speaker, TooLong
 from dllm_lightning.terminal import Chat, LiveOutput, LiveView, Pieces, PlainOutput
-from dllm_lightning.terminal.live import DOUBTFUL, HIDDEN, LIKELY, SURE, style
+from dllm_lightning.terminal.live import CORRECTED, CORRECTING, DOUBTFUL, FAINT, HIDDEN, LIKELY, SURE, style
 from dllm_lightning.terminal.output import caption, harmless
-from dllm_lightning.types import Step
-from tests.parrot import TEXT, parrot, speaker
+from dllm_lightning.types import Step, Vocab
+from tests.parrot import TEXT, Parrot, parrot, speaker
 
 ASKED = [{"role": "user", "content": "What is the opposite of [bold]hot[/bold]?"}]
 
@@ -41,7 +45,8 @@ def printed(console: Console) -> str:
 def frames(text: str = TEXT, questions: int = 1, length: int = 12) -> list[str]:
     """What the view shows at each step."""
     talker, console = speaker(parrot(length, text), length), screen(color_system=None)
-    view, seen = LiveView(console, Pieces(talker.template), ["What?"] * questions, "Confidence"), []
+    process, seen = talker.denoiser.process, []
+    view = LiveView(console, Pieces(talker.template), process, ["What?"] * questions, "Confidence")
 
     def watch(canvas: Any, step: Step) -> None:
         with console.capture() as captured:
@@ -108,13 +113,74 @@ def test_every_frame_keeps_what_the_one_before_it_showed() -> None:
 def test_line_breaks_do_not_break_the_picture_and_brackets_are_no_markup() -> None:
     console = screen(color_system=None)
     talker = speaker(parrot())
-    view = LiveView(console, Pieces(talker.template), ["[red]a\nb\x1b[2J[/red]"], "")
+    view = LiveView(console, Pieces(talker.template), talker.denoiser.process, ["[red]a\nb\x1b[2J[/red]"], "")
 
     def watch(canvas: Any, step: Step) -> None:
         console.print(view.frame(canvas, step))
 
     talker.answers([ASKED], watch)
     assert "[red]a⏎b�[2J[/red]" in printed(console) and "\x1b" not in printed(console)
+
+
+class Wavering(Parrot):
+    """Says `cold` where it should say `hot`, until half of the noise is gone."""
+
+    def __init__(self, template: Any, length: int) -> None:
+        super().__init__(template, length)
+        (wrong,) = template.plain.encode([TEXT.replace("hot", "cold")])
+        self.right, self.wrong = self.ids, torch.tensor((wrong + [template.end_id] * length)[:length])
+
+    def forward(self, ids: Any, t: Any, segment: Any, at: Any) -> Any:
+        self.ids = self.wrong if t.max() > 0.5 else self.right
+        return super().forward(ids, t, segment, at)
+
+
+def wavering(kind: Any, sampler: Any) -> Speaker:
+    template = parrot().template
+    vocab = Vocab.of(template.tokenizer, end_id=template.end_id)
+    denoiser = NetworkDenoiser(Wavering(template, 12), kind(vocab, LogLinear()))  # type: ignore[arg-type]
+    return Speaker(denoiser, template, sampler, 12, torch.Generator().manual_seed(0))
+
+
+def test_random_tokens_are_faint_until_they_are_written_and_corrections_are_underlined() -> None:
+    talker, console = wavering(UniformDiffusion, Refine(tokens_per_step=1)), screen()
+    view = LiveView(console, Pieces(talker.template), talker.denoiser.process, ["What?"], "Refine")
+    looks: list[list[tuple[str, Any]]] = []
+
+    def watch(canvas: Any, step: Step) -> None:
+        panel, status = view.frame(canvas, step).renderables  # type: ignore[union-attr, attr-defined]
+        text = panel.renderable
+        looks.append([(text.plain[span.start : span.end].strip(), span.style) for span in text.spans])
+        told.append("".join(segment.text for segment in console.render(status)))
+
+    told: list[str] = []
+    (answer,) = talker.answers([ASKED], watch)
+    assert answer.text == TEXT and answer.corrections == 1
+    assert sum(style == FAINT for _, style in looks[0]) == 11 and "1/12 tokens" in told[0]
+    corrected = [[word for word, style in frame if style.underline] for frame in looks]
+    first = corrected.index(["hot"])
+    assert corrected == [[]] * first + [["hot"]] * (len(looks) - first)
+    assert ("hot", CORRECTING) in looks[first] and ("cold", CORRECTING) not in looks[first]
+    assert "correction" not in told[first - 1] and all("1 correction " in line for line in told[first:])
+    assert "12/12 tokens" in told[-1] and not any(style == FAINT for word, style in looks[-1] if word.isalpha())
+
+
+def test_a_random_end_does_not_hide_what_stands_behind_it() -> None:
+    talker = wavering(UniformDiffusion, Refine())
+    view = LiveView(screen(), Pieces(talker.template), talker.denoiser.process, ["What?"], "")
+    end, word = talker.template.end_id, talker.template.plain.encode(["cold"])[0][0]
+    looks = [style(0.9, 5)] * 3
+    assert "cold" in view._text([word, end, word], looks, [True, False, True]).plain[5:]
+    assert "cold" not in view._text([word, end, word], looks, [True, True, True]).plain[5:]
+
+
+def test_a_masked_text_that_is_taken_back_counts_its_corrections_too() -> None:
+    sampler = Psi(24, temperature=0.0, profile=Plateau(0.3, 0.6, level=0.7), middle=Fixed(0.2))
+    console = screen(terminal=False, color_system=None)
+    answers = LiveOutput(console).answers(wavering(MaskedDiffusion, sampler), [ASKED] * 6)
+    assert all(answer.text == TEXT and answer.corrections in (0, 1) for answer in answers)
+    made = sum(answer.corrections for answer in answers)
+    assert 0 < made < 6 and printed(console).count("7 tokens in 24 steps, 1 correction, ") == made
 
 
 def test_more_rows_than_the_terminal_is_high_are_counted() -> None:
@@ -132,6 +198,11 @@ def test_a_token_has_the_colour_of_its_confidence_until_it_has_settled(
 ) -> None:
     assert style(confidence, age).color == (colour.color if colour else None)
     assert bool(style(confidence, age).bold) == (age == 0)
+
+
+def test_a_correction_has_a_colour_of_its_own_while_it_is_new_and_stays_underlined() -> None:
+    assert style(0.9, 0, corrected=True) == CORRECTING and style(0.9, 3, corrected=True) == CORRECTED
+    assert style(0.9, 1, corrected=True).color == SURE.color and style(0.9, 1, corrected=True).underline
 
 
 def test_live_output_ends_with_the_question_the_answer_and_its_cost() -> None:
@@ -160,6 +231,7 @@ def test_a_caption_names_what_was_chosen() -> None:
         "Confidence(steps=8)",
         "Ancestral(steps=9, temperature=0.5)",
     ]
+    assert caption(Psi(middle=Fixed(0.1))) == "Psi(middle=Fixed(eta=0.1))"
 
 
 # a conversation

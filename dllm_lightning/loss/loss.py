@@ -28,8 +28,8 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loss(ABC):
-    """What to descend: nats per asked slot, and what one unit of the mean is.
+class Objective:
+    """What to descend, in nats per asked slot, and what one unit of its mean is.
 
     `per` token: every slot weighs the same, so long answers weigh more. `per` sequence: every document weighs the same.
     `per` batch: the sum over a document's slots, averaged over documents, so the number grows with their length.
@@ -45,17 +45,9 @@ class Loss(ABC):
         if self.per not in get_args(Per):
             raise ValueError(f"loss.per={self.per!r} is no unit of a mean: choose one of {', '.join(get_args(Per))}.")
 
-    @abstractmethod
-    def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
-        """Nats per slot."""
-
     def refuses(self, process: Process) -> str | None:
         """Why this loss has no meaning under a process that it accepts by type; None if it has."""
         return None
-
-    def of_logits(self, logits: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
-        """The same nats straight from logits, by a shorter way where there is one. The logits are used up."""
-        return self(process.log_p_x0(logits, slots), slots, process)
 
     def counted(self, batch: Corrupted) -> Bool[Tensor, "B L"]:
         """The slots that a mean runs over. A bound is about all editable slots, and is divided by them."""
@@ -68,6 +60,19 @@ class Loss(ABC):
         shared = per_document if self.per == "sequence" else torch.ones_like(per_document)
         weight = 1.0 / shared.clamp(min=1)  # where none is counted, there are no nats either
         return Share(weight[batch.asked], (counted.sum() if self.per == "token" else documents).float())
+
+
+@dataclass(frozen=True)
+class Loss(Objective, ABC):
+    """An objective that is told by the data alone, without a teacher."""
+
+    @abstractmethod
+    def __call__(self, log_p_x0: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        """Nats per slot."""
+
+    def of_logits(self, logits: Float[Tensor, "N K"], slots: Slots, process: Process) -> Float[Tensor, " N"]:
+        """The same nats straight from logits, by a shorter way where there is one. The logits are used up."""
+        return self(process.log_p_x0(logits, slots), slots, process)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from dllm_lightning.loss.loss import Loss
 from dllm_lightning.noise import NoiseSchedule
 from dllm_lightning.process import Gaussian, Process, UniformDiffusion
-from dllm_lightning.process.rate import Divergence, log_one_plus
+from dllm_lightning.process.rate import Divergence, log_one_plus, normalised
 from dllm_lightning.types import Slots
 
 Form = Literal["onehot", "marginal", "nelbo"]
@@ -35,10 +35,11 @@ ViewScale = Literal["none", "literal", "kappa", "inverse"]
 class SymmetricKL(Loss):
     """A divergence between truth and belief that is the same in both directions (see `form`, at the top of the file).
 
-    All are least where the belief is sure of the truth. `nelbo` is never below the bound, so that on a schedule from
-    clean to noise its mean bounds -log p(x_0) too, more loosely; `onehot` and `marginal` bound nothing: never report
-    a perplexity from them. Where the text leaves doubt, only the bound itself is least at the true odds: the way back,
-    from belief to truth, makes the best belief of `onehot` surer than that, and the best of `nelbo` flatter.
+    `nelbo` is never below the bound, so that on a schedule from clean to noise its mean bounds -log p(x_0) too, more
+    loosely. `onehot` and `marginal` bound nothing: never report a perplexity from them. `nelbo` and `marginal` are 0
+    where the belief is sure of the truth; `onehot` is least there only if C is well above log K, and below that it
+    pays to spread a little belief over everything. Where the text leaves doubt, only the bound itself is least at the
+    true odds: the way back, from belief to truth, makes the best belief of `nelbo` flatter.
 
     `view_scale` weighs the noise levels, by what each level has on the right, divided by its mean over all levels, so
     that a learning rate keeps its meaning; only with `none` does anything said above about bounds hold:
@@ -71,9 +72,9 @@ class SymmetricKL(Loss):
         if self.form == "nelbo":
             nats = _of_rates(log_p_x0, slots, process)
         elif self.form == "marginal":
-            nats = _of_marginals(log_p_x0, slots, process)
+            nats = _of_marginals(normalised(log_p_x0), slots, process)
         else:
-            nats = _of_tokens(log_p_x0, slots, self.floor)
+            nats = _of_tokens(normalised(log_p_x0), slots, self.floor)
         if self.view_scale == "none":
             return nats
         ratio = process.schedule.mask_ratio(slots.t.double())
@@ -82,9 +83,11 @@ class SymmetricKL(Loss):
 
 
 def _of_tokens(log_p_x0: Float[Tensor, "N K"], slots: Slots, floor: float) -> Float[Tensor, " N"]:
-    x, p = slots.x0[:, None], log_p_x0.exp()
-    rest = p.scatter(1, x, 0.0).sum(-1)
-    return (p * log_p_x0.clamp(min=-200)).sum(-1) - log_p_x0.gather(1, x).squeeze(1) + floor * rest  # 0 log 0 = 0
+    """`onehot`, regrouped so that nothing cancels: (C - log p_x)(1 - p_x) + sum_{j ≠ x} p_j log p_j."""
+    x = slots.x0[:, None]
+    others = log_p_x0.exp().scatter(1, x, 0.0)
+    surprise = -log_p_x0.gather(1, x).squeeze(1)
+    return (floor + surprise) * others.sum(-1) + (others * log_p_x0.clamp(min=-200)).sum(-1)  # where 0 log 0 is 0
 
 
 def _of_marginals(log_p_x0: Float[Tensor, "N K"], slots: Slots, process: UniformDiffusion) -> Float[Tensor, " N"]:

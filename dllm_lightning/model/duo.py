@@ -16,10 +16,12 @@ class Duo(DiffusionModule):
     """Learns which token belongs in each slot, given all others; from random tokens, it corrects.
 
     The `curriculum` comes first: a number of steps, or below 1 a share of the run (0: none). In it the network reads
-    soft tokens of temperature `tau`, and noise stays between the two shares of surviving tokens in `alpha_range`, or
-    where `noise_weights` w put it: soft tokens softmax(((1 - w) x + w noise) / tau). What it descends on there bounds
-    nothing, because a soft token says more than the hard one. Then come hard tokens on the whole path, the loss as it
-    is written. At tau = 0 soft tokens are hard ones.
+    soft tokens of temperature `tau`, and noise stays between the two shares of surviving tokens in `alpha_range`. What
+    it descends on there bounds nothing, because a soft token says more than the hard one. Then come hard tokens on the
+    whole path, and the loss as it is written. At tau = 0 soft tokens are hard ones.
+
+    `noise_weights` may take the place of `alpha_range`: the weights w of noisy tokens (1 - w) x + w noise. Those are
+    not scaled to alpha_tilde^2 + sigma_tilde^2 = 1, as ours are, so that their tau is 1.3 to 1.4 times ours.
 
     `top_k` is how many random tokens are mixed into each soft token, the largest of the Gaussian behind it; null mixes
     all K, which is for tests.
@@ -81,7 +83,8 @@ def check_curriculum(
     """Raises ValueError for numbers that make no curriculum."""
     if curriculum < 0:
         raise ValueError(
-            f"model.curriculum={curriculum} is no part of a run: give a number of steps, a share below 1, or 0 for none."
+            f"model.curriculum={curriculum} is no part of a run: "
+            f"give a number of steps, a share below 1, or 0 for none."
         )
     if tau < 0:
         raise ValueError(f"model.tau={tau} softens nothing: give 0 for hard tokens, or a temperature above 0.")

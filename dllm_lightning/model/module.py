@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dllm_lightning.backbone import Backbone
+from dllm_lightning.backbone.chunked import Score
 from dllm_lightning.loss import Loss, surprise
 from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, noise_share
 from dllm_lightning.model.optimizer import AdamW
@@ -31,6 +32,8 @@ class DiffusionModule(L.LightningModule, ABC):
 
     accepts: ClassVar[tuple[type[Process], ...]]
     """The processes this model is made for."""
+    objective: ClassVar[type] = Loss
+    """The kind of loss that it descends on."""
     time_conditioning: ClassVar[bool] = False
     """Whether its network is told how much is noise, unless backbone.time_conditioning says otherwise."""
     process: Process
@@ -89,15 +92,20 @@ class DiffusionModule(L.LightningModule, ABC):
 
     def training_step(self, batch: Corrupted, batch_idx: int) -> Tensor:
         batch = batch._replace(asked=batch.asked & self.loss.counted(batch))  # what counts for nothing is not projected
-        slots, share, process = batch.slots(), self.loss.share(batch), self.training_process
+        share = self.loss.share(batch)
+        nats, _ = self(batch, self.training_process, score=self.scorer(batch), weight=share.weight)
+        self._sums += torch.stack([nats.detach(), share.total]).double()
+        self._micro_batch += 1
+        return nats
+
+    def scorer(self, batch: Corrupted) -> Score:
+        """What turns the logits of the asked slots, chunk by chunk, into nats to descend on."""
+        slots, process = batch.slots(), self.training_process
 
         def score(logits: Tensor, start: int, stop: int) -> Tensor:
             return self.loss.of_logits(logits, slots.chunk(start, stop), process)[:, None]
 
-        nats, _ = self(batch, process, score=score, weight=share.weight)
-        self._sums += torch.stack([nats.detach(), share.total]).double()
-        self._micro_batch += 1
-        return nats
+        return score
 
     def totals(self) -> Tensor:
         """Nats and divisor of the step at hand over all ranks; they meet for it once."""

@@ -6,6 +6,7 @@ from dllm_lightning.process.masked import MaskedDiffusion
 from dllm_lightning.process.process import NoBound, Process
 from dllm_lightning.process.relaxation import Gaussian, Relaxed
 from dllm_lightning.process.soft import SoftCorruption
+from dllm_lightning.process.trajectory import GaussianTrajectory
 from dllm_lightning.process.uniform import UniformDiffusion
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Draws",
     "FloorCount",
     "Gaussian",
+    "GaussianTrajectory",
     "Hiding",
     "MaskedDiffusion",
     "NoBound",

@@ -95,8 +95,7 @@ class Divergence(NamedTuple):
     ) -> Divergence:
         """Of a belief that gives nothing to the ids in `never`."""
         x, z, never = slots.x0[:, None], slots.x_t[:, None], never.to(log_p_x0.device)
-        level, p = Level.of(slots.t, schedule, count), log_p_x0.exp()
-        p = p / p.sum(-1, keepdim=True)  # in float32 a log-softmax over 50,000 numbers can be off by 1e-5
+        level, p = Level.of(slots.t, schedule, count), normalised(log_p_x0).exp()
         p_x, p_z, rest = p.gather(1, x), p.gather(1, z), p.scatter(1, x, 0.0).sum(-1, keepdim=True)
         row = Ratios.of(level.c, p_x.double(), p_z.double(), rest.double(), x == z)
         scale, origin, floor, r, y_x, a_x, r_x = (number.to(p) for number in row)
@@ -106,6 +105,11 @@ class Divergence(NamedTuple):
             r.expand_as(p).scatter(1, x, r_x),
             level.weight.squeeze(1).to(p),
         )
+
+
+def normalised(log_p_x0: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    """The same belief. In float32 a log-softmax over 50,000 numbers leaves out up to 1e-5, and 1 - p_x may be less."""
+    return log_p_x0 - log_p_x0.exp().sum(-1, keepdim=True).log()
 
 
 def rate(

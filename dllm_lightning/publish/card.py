@@ -8,11 +8,17 @@ from typing import Any
 
 from dllm_lightning.data.messages import ROLES
 from dllm_lightning.data.turns import Turns
-from dllm_lightning.loading import Loaded
+from dllm_lightning.loading import TIME_FILE, Loaded
+from dllm_lightning.process import MaskedDiffusion, Process, UniformDiffusion
+from dllm_lightning.publish.clock import Clock
 from dllm_lightning.publish.hub import NAME
+from dllm_lightning.publish.manner import Manner
 from dllm_lightning.publish.origin import Origin
-from dllm_lightning.publish.sampling import sampling
-from dllm_lightning.publish.tokenizer import TALK, Mend
+from dllm_lightning.publish.sampling import MASKED
+from dllm_lightning.publish.sampling_uniform import UNIFORM
+from dllm_lightning.publish.tokenizer import TALK, CannotPublish, Mend
+
+MANNERS: dict[type[Process], Manner] = {MaskedDiffusion: MASKED, UniformDiffusion: UNIFORM}
 
 TITLES = {
     "val/nelbo": "bound on the negative log-likelihood (NELBO), nats per answer token",
@@ -21,6 +27,9 @@ TITLES = {
     "val/exact_match": "share of answers that are right word for word",
 }
 
+TOLD = """ It is told
+how much of the answer is noise, by the weights in `{file}`; without them it believes something else."""
+
 CARD = """\
 ---
 {front}
@@ -28,9 +37,8 @@ CARD = """\
 
 # {title}
 
-A masked diffusion language model. It does not write from left to right: it starts from an answer of nothing but
-{mask_word}, believes something about every slot at once, and writes down what it is surest of first. The network is a
-`{network}` with {parameters:,} weights{weights}.
+{opening} The network is a
+`{network}` with {parameters:,} weights{weights}.{told}
 
 ## Asking it
 
@@ -74,38 +82,53 @@ token: a stranger's text can end a turn or open another. In dllm_lightning it st
 
 
 def card(loaded: Loaded, origin: Origin, tokenizer: Any, mended: Mend, title: str, name: str) -> str:
-    """The card of a model that is loaded by `name`, with a tokenizer that has its chat template."""
+    """The card of a model that is loaded by `name`, with a tokenizer that has its chat template.
+
+    Raises CannotPublish for a process of which no card can tell how it answers.
+    """
     import transformers
 
-    template, network = loaded.template, loaded.network
+    template, network, manner = loaded.template, loaded.network, manner_of(loaded.process)
+    mask_word = _shown(tokenizer, tokenizer.mask_token_id)
     *_, answer = template.turns(("user", "assistant"))
     slots = origin.config["data"].get("answer_length")
     return CARD.format(
-        front=_front(origin),
+        front=_front(origin, manner),
         title=title,
+        opening=manner.opening.format(mask_word=mask_word),
         network=type(network).__name__,
         parameters=sum(p.numel() for p in network.parameters()),
         weights=_weights(origin),
+        told=TOLD.format(file=TIME_FILE) if Clock.of(loaded).lines else "",
         transformers=transformers.__version__.partition(".")[0],
-        sampling=sampling(loaded, tokenizer, mended, name, slots or 64),
+        sampling=manner.program(loaded, tokenizer, mended, name, slots or 64),
         question=json.dumps(TALK[0]["content"]),
         rendered=tokenizer.apply_chat_template(list(TALK[:1]), tokenize=False, add_generation_prompt=True),
         begins=" ".join(f"{_shown(tokenizer, i)} ({i})" for i in answer.before),
         room=f"It was trained to fill {slots} slots or more with it." if slots else "",
-        markers="\n".join(_markers(loaded, tokenizer)),
+        markers="\n".join(_markers(loaded, tokenizer, manner)),
         training=_training(origin),
         scores=_scores(origin),
-        mask_word=_shown(tokenizer, tokenizer.mask_token_id),
+        mask_word=mask_word,
         end_word=_shown(tokenizer, template.end_id),
         end=template.end_id,
     )
+
+
+def manner_of(process: Process) -> Manner:
+    """How this process answers. Raises CannotPublish where no card can tell."""
+    for kind, manner in MANNERS.items():
+        if isinstance(process, kind):
+            return manner
+    known = " or ".join(kind.__name__ for kind in MANNERS)
+    raise CannotPublish(f"No model card can tell how {type(process).__name__} answers: it has words for {known}.")
 
 
 def _shown(tokenizer: Any, i: int) -> str:
     return f"`{tokenizer.convert_ids_to_tokens(i)}`"
 
 
-def _front(origin: Origin) -> str:
+def _front(origin: Origin, manner: Manner) -> str:
     """What the hub reads."""
     from huggingface_hub import ModelCardData
 
@@ -113,8 +136,8 @@ def _front(origin: Origin) -> str:
     base = str(origin.config["backbone"].get("pretrained") or "")
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="fill-mask",
-        tags=["diffusion-language-model", "masked-diffusion", "dllm_lightning"],
+        pipeline_tag=manner.task,
+        tags=["diffusion-language-model", manner.tag, "dllm_lightning"],
         base_model=base if _is_hub_id(base) else None,
         datasets=on_hub or None,
     )
@@ -133,11 +156,12 @@ def _weights(origin: Origin) -> str:
     return ": the last step's, not their average" if origin.raw else ", averaged over the steps of its training"
 
 
-def _markers(loaded: Loaded, tokenizer: Any) -> list[str]:
+def _markers(loaded: Loaded, tokenizer: Any, manner: Manner) -> list[str]:
     """A line for every control token that a conversation is written with."""
     template = loaded.template
     roles = ROLES if isinstance(template, Turns) else ROLES[1:]  # another template may refuse a system message
-    meant = {tokenizer.mask_token_id: "a slot that is not written yet", template.end_id: "ends an answer"}
+    meant = {} if manner.mask is None else {tokenizer.mask_token_id: manner.mask}
+    meant |= {template.end_id: "ends an answer"}
     if isinstance(template, Turns):
         meant[template.end_id] = "ends an answer, and every other turn"
     meant |= {} if tokenizer.cls_token_id is None else {tokenizer.cls_token_id: "begins the text"}

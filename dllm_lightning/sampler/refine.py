@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from dllm_lightning.process import Process, UniformDiffusion
 from dllm_lightning.sampler.checks import check_count, check_noise, check_pace, check_temperature
 from dllm_lightning.sampler.choose import categorical, probability_of
 from dllm_lightning.sampler.order import foremost
+from dllm_lightning.sampler.past import Past
 from dllm_lightning.sampler.sampler import Denoiser, Sampler, beginning
 from dllm_lightning.types import Canvas, Step, Trajectory
 
@@ -35,10 +36,10 @@ class Refine(Sampler):
     At temperature 0 no row comes back to a text that it has been before. Where all its changes together would lead
     back, it makes one that does not, and where there is none, it has settled.
 
-    The network is told how much is noise: the share of a row's slots it disagreed with in the call before and that
-    were not rewritten since, one slot at the least. That share is what a random token is here: everything in the
-    beginning, and then a count that may also rise again, when a correction throws doubt on others. A row that was told
-    a share smaller than its own would be asked to trust its noise. The first share of a draft is `noise`.
+    The network is told how much is noise: all of it in the beginning, `noise` in a draft, and then the share of a
+    row's slots that it disagreed with in the call before and that were not rewritten since, one slot at the least. For
+    what the network would not have written is what a random token is here. After the first call the share only falls:
+    who is told of more noise trusts the text less, disagrees with more of it, and would be told of more still.
 
     The belief in a slot is the cavity's, from all others alone. With `evidence` the token that stands there counts as
     well, as it does in the posterior: in a draft with few mistakes it is right more often than the network's guess.
@@ -72,10 +73,10 @@ class Refine(Sampler):
         process, (_, editable, segment) = denoiser.process, canvas
         x = beginning(process, canvas, generator, draft)
         slots = editable.sum(1)
-        quota, past = self._quota(slots), [_fingerprint(x)]
+        quota, past = self._quota(slots), Past(x)
         share = torch.full(slots.shape, 1.0 if draft is None else self.noise, dtype=torch.float64, device=x.device)
         t, at = _mean_time(process, share * slots, slots), editable
-        limit = self._limit(slots, quota)
+        limit, most = self._limit(slots, quota), slots
         for index in range(int(limit.amax())):
             at = at & (index < limit)[:, None]
             if not at.any():
@@ -90,17 +91,17 @@ class Refine(Sampler):
             doubt = torch.full(at.shape, -torch.inf, device=at.device, dtype=here.dtype).masked_scatter_(at, -here)
             chosen = foremost(doubt[wrong], wrong, quota)
             if self.temperature == 0:
-                fresh = wrong & ~_been(past, _fingerprints(x, y))
-                least = foremost(doubt[fresh], fresh, torch.ones_like(quota))
-                again = _been(past, _fingerprint(torch.where(chosen, y, x))[:, None])
-                chosen = torch.where(again, least, chosen)
+                fresh = wrong & ~past.holds_with(x, y)
+                one = foremost(doubt[fresh], fresh, torch.ones_like(quota))
+                chosen = torch.where(past.holds(torch.where(chosen, y, x)), one, chosen)
+                past.add(torch.where(chosen, y, x))
             x = torch.where(chosen, y, x)
-            past.append(_fingerprint(x))
             at = editable & chosen.any(1, keepdim=True)  # a row in which nothing changed has settled
             left = torch.where(chosen.any(1), wrong.sum(1) - chosen.sum(1), 0)
-            share = left.clamp(min=1) / slots.clamp(min=1).double()
+            most = left if index == 0 else torch.minimum(left, most)
+            share = most.clamp(min=1) / slots.clamp(min=1).double()
             sure = torch.zeros(at.shape, device=at.device).masked_scatter_(asked, probability_of(x0, log_p_x0))
-            before, t = t, _mean_time(process, left, slots)
+            before, t = t, _mean_time(process, most, slots)
             yield Step(index, before, t, x, chosen, torch.where(chosen, sure, 0.0))
 
     def _quota(self, slots: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
@@ -127,23 +128,3 @@ def _mean_time(process: Process, noisy: Num[Tensor, " B"], slots: Int[Tensor, " 
     """The time at which the schedule destroys the share of noisy slots in all rows together."""
     share = (noisy.sum() / slots.sum().clamp(min=1)).double()
     return process.schedule.time_of(1 - share[None]).item()
-
-
-def _weights(x: Int[Tensor, "B L"]) -> Int[Tensor, " L"]:
-    """An odd 64-bit number for each column, always the same."""
-    return torch.randint(2**62, x.shape[1:], generator=torch.Generator().manual_seed(0)).mul(2).add(1).to(x.device)
-
-
-def _fingerprint(x: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
-    """A 64-bit number for the text of each row."""
-    return (x.long() * _weights(x)).sum(1)
-
-
-def _fingerprints(x: Int[Tensor, "B L"], y: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """The fingerprint of each row of x, had it y's token in this slot alone."""
-    return _fingerprint(x)[:, None] + (y.long() - x) * _weights(x)
-
-
-def _been(past: list[Int[Tensor, " B"]], text: Int[Tensor, "B n"]) -> Bool[Tensor, "B n"]:
-    """Whether a row has had a text before."""
-    return (torch.stack(past)[:, :, None] == text).any(0)

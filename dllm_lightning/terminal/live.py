@@ -1,4 +1,8 @@
-"""A trajectory, live: hidden slots are dim blocks, and tokens appear in place in the colour of their confidence."""
+"""A trajectory, live: noise is faint, and tokens appear in place in the colour of their confidence.
+
+Hidden slots are blocks, random tokens are shown as what they say. A token that takes the place of another that was
+written, a correction, is underlined from then on.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,16 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from dllm_lightning.process import Process
+from dllm_lightning.sampler import Corrections
 from dllm_lightning.terminal.pieces import Pieces
 from dllm_lightning.types import Canvas, Step
 
 HIDDEN, ENDED, BEHIND = " ░░░", " ■", " ·"
 FAINT = Style(color="bright_black", dim=True)
 DOUBTFUL, LIKELY, SURE = Style(color="red"), Style(color="dark_orange"), Style(color="green")
+CORRECTED = Style(underline=True)
+CORRECTING = Style(color="magenta", bold=True) + CORRECTED
 FRESH = 3
 """Steps for which a token keeps its colour; then it has settled."""
 
@@ -32,13 +40,20 @@ class LiveView:
     """
 
     def __init__(
-        self, console: Console, pieces: Pieces, questions: Sequence[str], caption: str, pause: float = 0.0
+        self,
+        console: Console,
+        pieces: Pieces,
+        process: Process,
+        questions: Sequence[str],
+        caption: str,
+        pause: float = 0.0,
     ) -> None:
         self.pieces, self.questions, self.caption, self.pause = pieces, questions, caption, pause
-        self.console = console
+        self.console, self.process = console, process
         self.live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self.start = self.shown = time.perf_counter()
-        self.age = self.confidence = torch.empty(0)
+        self.age = self.confidence = self.written = self.corrected = torch.empty(0)
+        self.corrections: Corrections | None = None
 
     def __enter__(self) -> LiveView:
         self.live.__enter__()
@@ -56,10 +71,15 @@ class LiveView:
     def frame(self, canvas: Canvas, step: Step) -> RenderableType:
         """The picture of one step."""
         changed = step.changed.cpu()
-        if self.age.shape != changed.shape:
+        if self.corrections is None:
             self.age, self.confidence = torch.full(changed.shape, FRESH), torch.zeros(changed.shape)
+            self.corrected = torch.zeros_like(changed)
+            self.corrections = Corrections(canvas, self.process)
+        self.corrections.note(step)
         self.age = torch.where(changed, 0, self.age + 1)
         self.confidence = torch.where(changed, step.confidence.cpu().float(), self.confidence)
+        self.written = self.corrections.written.cpu() | (step.s == 0.0)  # what nobody touched to the end was right
+        self.corrected = (self.corrected | self.corrections.corrected.cpu()) & self.written
         room = max(1, (self.console.height - 3) // 3) if len(self.questions) > 1 else 1
         rows = [self._row(canvas, step, row) for row in range(min(room, len(self.questions)))]
         more = len(self.questions) - len(rows)
@@ -68,49 +88,62 @@ class LiveView:
     def _row(self, canvas: Canvas, step: Step, row: int) -> RenderableType:
         editable = canvas.editable[row].cpu()
         ids = step.x[row].cpu()[editable].tolist()
-        text = self._text(ids, self.confidence[row][editable].tolist(), self.age[row][editable].tolist())
+        looks = [self._look(row, place) for place in editable.nonzero().flatten().tolist()]
+        text = self._text(ids, looks, self.written[row][editable].tolist())
         title = Text(f" {one_line(self.questions[row])} ", style="bold", overflow="ellipsis", no_wrap=True)
         return Panel(text, title=title, title_align="left", border_style="bright_black", padding=(0, 2))
 
-    def _text(self, ids: Sequence[int], confidence: Sequence[float], age: Sequence[int]) -> Text:
-        """Behind a token that ends the answer everything is faint: it will be cut off."""
-        end = ids.index(self.pieces.end_id) if self.pieces.end_id in ids else len(ids)
+    def _look(self, row: int, place: int) -> Style:
+        if not self.written[row, place]:
+            return FAINT
+        confidence, age = self.confidence[row, place].item(), int(self.age[row, place])
+        return style(confidence, age, bool(self.corrected[row, place]))
+
+    def _text(self, ids: Sequence[int], looks: Sequence[Style], written: Sequence[bool]) -> Text:
+        """Behind a written token that ends the answer everything is faint: it will be cut off."""
+        ends = (place for place, i in enumerate(ids) if i == self.pieces.end_id and written[place])
+        end = next(ends, len(ids))
         text = Text()
         for place, piece in enumerate(self.pieces(ids)):
             if place > end:
                 seen, look = BEHIND, FAINT
             elif piece is None:
                 seen, look = HIDDEN, FAINT
-            elif place == end:
+            elif ids[place] == self.pieces.end_id:
                 seen, look = ENDED, FAINT
             else:
-                seen, look = visible(piece), style(confidence[place], age[place])
+                seen, look = visible(piece), looks[place]
             text.append(seen if place else seen.lstrip(" "), style=look)
         return text
 
     def _status(self, canvas: Canvas, step: Step) -> RenderableType:
         slots = int(canvas.editable.sum())
-        hidden = int(((step.x == self.pieces.hidden_id) & canvas.editable).sum())
+        written = int((self.written & canvas.editable.cpu()).sum())
+        corrections = int(self.corrections.counts.sum()) if self.corrections is not None else 0
         line = Table.grid(padding=(0, 2))
         seconds = time.perf_counter() - self.start
         line.add_row(
             ProgressBar(
-                total=max(slots, 1), completed=slots - hidden, width=24, complete_style="green", finished_style="green"
+                total=max(slots, 1), completed=written, width=24, complete_style="green", finished_style="green"
             ),
             Text(f"step {step.index + 1}", style="default"),
-            Text(f"{slots - hidden}/{slots} tokens", style="bright_black"),
+            Text(f"{written}/{slots} tokens", style="bright_black"),
+            *([Text(count(corrections, "correction"), style=CORRECTING)] if corrections else []),
             Text(f"{seconds:.1f} s", style="bright_black"),
             Text(self.caption, style="bright_black"),
         )
         return line
 
 
-def style(confidence: float, age: int) -> Style:
-    """Red below .3, orange below .7, green above; bold when new, and the terminal's own colour once settled."""
+def style(confidence: float, age: int, corrected: bool = False) -> Style:
+    """Red below .3, orange below .7, green above; bold when new, and the terminal's own colour once settled.
+
+    A correction is underlined for good, and has a colour of its own while it is new.
+    """
     if age >= FRESH:
-        return Style()
+        return CORRECTED if corrected else Style()
     colour = DOUBTFUL if confidence < 0.3 else LIKELY if confidence < 0.7 else SURE
-    return colour + Style(bold=age == 0)
+    return CORRECTING if corrected and age == 0 else colour + Style(bold=age == 0, underline=corrected)
 
 
 def visible(piece: str) -> str:
@@ -121,3 +154,7 @@ def visible(piece: str) -> str:
 def one_line(text: str) -> str:
     """A text without line breaks of its own."""
     return visible(text.strip())
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

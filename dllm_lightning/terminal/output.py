@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.text import Text
 from dllm_lightning.data.messages import Message
 from dllm_lightning.sampler import Sampler
 from dllm_lightning.speaker import Answer, Speaker
-from dllm_lightning.terminal.live import LiveView, one_line
+from dllm_lightning.terminal.live import LiveView, count, one_line
 from dllm_lightning.terminal.pieces import Pieces
 
 Conversation = Sequence[Message]
@@ -35,7 +35,8 @@ class LiveOutput:
 
     def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
         questions = [conversation[-1]["content"] for conversation in conversations]
-        with LiveView(self.console, Pieces(speaker.template), questions, caption(speaker.sampler), self.pause) as view:
+        told, process = caption(speaker.sampler), speaker.denoiser.process
+        with LiveView(self.console, Pieces(speaker.template), process, questions, told, self.pause) as view:
             answers = speaker.answers(conversations, view)
         for question, answer in zip(questions, answers, strict=True):
             self._print(question, answer)
@@ -47,7 +48,9 @@ class LiveOutput:
         empty = Text("(an empty answer)", style="bright_black")
         self.console.print(Text(harmless(answer.text)) if answer.text.strip() else empty, soft_wrap=True)
         pace = f", {answer.tokens / answer.seconds:.0f} tokens/s" if answer.tokens and answer.seconds > 0 else ""
-        cost = f"{_count(answer.tokens, 'token')} in {_count(answer.steps, 'step')}, {answer.seconds:.2f} s{pace}"
+        mended = f", {count(answer.corrections, 'correction')}" if answer.corrections else ""
+        work = f"{count(answer.tokens, 'token')} in {count(answer.steps, 'step')}{mended}"
+        cost = f"{work}, {answer.seconds:.2f} s{pace}"
         self.console.print(Text(cost, style="bright_black"), Text(), sep="\n")
 
 
@@ -84,21 +87,24 @@ class JsonOutput:
             told |= {"answer": answer.text, **answer._asdict(), "seconds": round(answer.seconds, 4)}
             del told["text"]
             told |= {"batch": len(answers), "seed": self.seed}
-            told["sampler"] = {"name": type(speaker.sampler).__name__, **asdict(speaker.sampler)}
+            told["sampler"] = named(speaker.sampler)
             print(json.dumps(told, ensure_ascii=False), file=self.out, flush=True)
         return answers
 
 
 def caption(sampler: Sampler) -> str:
     """The sampler and what was chosen for it: `Confidence(steps=8)`."""
-    chosen = [(f.name, getattr(sampler, f.name)) for f in fields(sampler) if getattr(sampler, f.name) != f.default]
+    usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(sampler)}
+    chosen = [(name, getattr(sampler, name)) for name in usual if getattr(sampler, name) != usual[name]]
     return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in chosen)})".removesuffix("()")
+
+
+def named(part: Any) -> dict[str, Any]:
+    """A sampler and its parts by their names, with all their options."""
+    options = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {"name": type(part).__name__} | {n: named(v) if is_dataclass(v) else v for n, v in options.items()}
 
 
 def harmless(text: str) -> str:
     """Free of control characters but line breaks and tabs: a model's text must not steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

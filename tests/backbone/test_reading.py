@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -42,7 +43,10 @@ def test_a_soft_token_is_the_weighted_sum_of_its_rows_and_its_rest_the_mean_row(
     network = NETWORKS[kind]().eval()
     table = network.network.get_input_embeddings().weight
     soft = SoftTokens(
-        torch.tensor([1, 14]), torch.tensor([[5, 6], [7, 8]]), torch.tensor([[0.5, 0.25], [0.9, 0.1]]), torch.tensor([0.25, 0.0])
+        torch.tensor([1, 14]),
+        torch.tensor([[5, 6], [7, 8]]),
+        torch.tensor([[0.5, 0.25], [0.9, 0.1]]),
+        torch.tensor([0.25, 0.0]),
     )
     read = network.read(IDS, torch.zeros(IDS.shape), soft)["inputs_embeds"].flatten(0, 1)
     assert_close(read[1], 0.5 * table[5] + 0.25 * table[6] + 0.25 * table.mean(0))
@@ -76,7 +80,7 @@ def test_a_trained_time_embedding_tells_levels_apart_and_each_slot_its_own() -> 
     network = modernbert(time_conditioning=True).eval()
     torch.nn.init.normal_(network.time.outer.weight, std=0.1)
     levels = [logits(network, level=level) for level in (0.0, 1e-4, 0.01, 0.5, 0.99, 0.9999, 1.0)]
-    for one, other in zip(levels, levels[1:], strict=False):
+    for one, other in pairwise(levels):
         assert one.isfinite().all() and not torch.allclose(one, other, atol=1e-4)
     mixed = torch.full(IDS.shape, 0.5)
     mixed[1] = 0.01

@@ -31,15 +31,19 @@ from dllm_lightning.launch import conf_dir
 from dllm_lightning.process import Random
 from dllm_lightning.types import Canvas
 
-RECIPE = (
-    "run=bench",
-    "backbone=modernbert_small",
-    "data/template=original",
+ORIGINAL = (
     "process/hiding=floor_count",
     "process/replace=bert",
     "loss=masked_ce",
     "noise.min_ratio=0.15",
     "noise.max_ratio=0.99",
+)
+"""The corruption and the loss of the original recipe."""
+
+RECIPE = (
+    "run=bench",
+    "backbone=modernbert_small",
+    "data/template=original",
     "logger=csv",
     "trainer.limit_val_batches=0",
     "data.num_workers=0",  # so that the work of loading is counted
@@ -55,6 +59,8 @@ class Options(NamedTuple):
     device: str = "cpu"
     precision: str = "32-true"
     cache: str = ""
+    recipe: tuple[str, ...] = ORIGINAL
+    """What is trained."""
     more: tuple[str, ...] = ()
     """Further overrides of our configuration."""
 
@@ -92,6 +98,7 @@ class Clock:
 def configured(options: Options) -> DictConfig:
     chosen = [
         *RECIPE,
+        *options.recipe,
         *corpus.overrides(Path(options.cache)),
         f"data.batch_size={options.rows}",
         f"trainer.max_steps={options.warmup + options.steps}",
@@ -203,7 +210,8 @@ def bare(run: Run, options: Options, clock: Clock) -> None:
             return -process.log_truth(logits, chunk)
 
         with autocast:
-            nats, _ = backbone(batch.x_t, batch.t, canvas.segment, slots.at, score, share.weight / share.total)
+            weight = share.weight / share.total
+            nats, _ = backbone(batch.x_t, batch.t, canvas.segment, slots.at, score=score, weight=weight)
         nats.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

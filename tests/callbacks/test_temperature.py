@@ -88,7 +88,7 @@ def test_every_batch_is_noised_at_the_temperature_of_its_step(tmp_path: Path) ->
 
     def run(steps: int, checkpoint: Path | None = None) -> list[tuple[int, float]]:
         seen.clear()
-        curve = Taus(1e-1, 1e-3, begin=1, end=0.8)
+        curve = Taus(1e-1, 1e-3, begin=1, end=4)
         trainer = quiet(tmp_path, callbacks=[curve], accumulate_grad_batches=2, max_epochs=-1, max_steps=steps)
         trainer.fit(duo(kind=Noticing), Data(batches), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
@@ -98,3 +98,5 @@ def test_every_batch_is_noised_at_the_temperature_of_its_step(tmp_path: Path) ->
     curve = TemperatureAnnealing(1e-1, 1e-3)
     assert whole == [(step, pytest.approx(curve.tau(step, 1, 4))) for step in range(5) for _ in range(2)]
     assert len({tau for _, tau in whole}) == 4
+    run(2)
+    assert run(5, tmp_path / "2.ckpt") == whole[4:]

@@ -54,6 +54,10 @@ TOLD_APART = {("duo_distill", "uniform", "consistency")}
 """A model with a loss of its own."""
 
 
+TAUGHT: dict[str, dict[str, Any]] = {}
+"""What a model needs besides its parts."""
+
+
 def belongs(choice: Choice) -> bool:
     """Whether a combination has a meaning."""
     kind, *rest = choice.process
@@ -83,6 +87,17 @@ def network() -> Backbone:
     return instantiate(cfg)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def teacher(network: Backbone, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A Duo with the weights of the network, for the model that learns from one."""
+    file = tmp_path_factory.mktemp("duo") / "last.ckpt"
+    process = {"_target_": "dllm_lightning.process.UniformDiffusion"}
+    states = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+    recipe = {"config": {"process": process}, "backbone": {}, "tokenizer": {}}
+    torch.save({"recipe": recipe, "state_dict": states}, file)
+    TAUGHT["duo_distill"] = {"teacher": str(file), "delta": 0.5}
+
+
 def canvas() -> Canvas:
     """Four rows: a prompt of three, an answer of eight, and padding in one of them."""
     ids = torch.arange(4 * 12).reshape(4, 12) % (MASK - 2) + 2
@@ -110,13 +125,16 @@ def assembled(
                 raise
         else:
             samplers.append(sampler)
-    return model(process, copy.deepcopy(network), loss, AdamW(lr=0.1), validation_draws=1), samplers
+    needed = TAUGHT.get(choice.model, {})
+    return model(process, copy.deepcopy(network), loss, AdamW(lr=0.1), validation_draws=1, **needed), samplers
 
 
 def trains_validates_and_writes(module: DiffusionModule, samplers: list[Sampler]) -> None:
     trainer: Any = SimpleNamespace(global_step=0, global_rank=0, world_size=1, accumulate_grad_batches=1)
     trainer.max_steps, trainer.estimated_stepping_batches, trainer.datamodule = 2, 2, None
+    trainer.ckpt_path, trainer.is_global_zero = None, False
     module._trainer = trainer
+    module.on_train_start()
     before = [p.clone() for p in module.parameters()]
     optimizer = module.optimizer.optimizer(module)
     module.training_step(module.corrupt(canvas()), 0).backward()

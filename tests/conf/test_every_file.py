@@ -21,7 +21,7 @@ from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.loss import Loss
 from dllm_lightning.model import DiffusionModule
 from dllm_lightning.noise import NoiseSchedule
-from dllm_lightning.process import Process
+from dllm_lightning.process import Process, Relaxed
 from dllm_lightning.process.hiding import Hiding
 from dllm_lightning.sampler import Sampler
 from dllm_lightning.schema import check_values
@@ -108,7 +108,18 @@ def test_a_yaml_lies_where_its_part_does_and_says_first_how_to_choose_it(file: P
 def test_every_part_can_be_chosen() -> None:
     """A concrete part without a YAML could be used in Python alone."""
     reachable = {get_object(part._target_) for file in PARTS for _, part in ours(file)}
-    assert {leaf for family in FAMILIES for leaf in leaves(family)} <= reachable
+    made_by_others = {Relaxed}  # Duo makes it of its alpha_range
+    assert {leaf for family in FAMILIES for leaf in leaves(family)} - made_by_others <= reachable
+
+
+def test_model_duo_alone_brings_its_household() -> None:
+    cfg = composed("model=duo")
+    brought = {key: str(cfg[key]._target_).rpartition(".")[2] for key in ("process", "noise", "loss", "sampler")}
+    assert [*brought.values()] == ["UniformDiffusion", "LogLinear", "Elbo", "Ancestral"]
+    assert {*cfg.callbacks} >= {"checkpoint", "samples", "summary", "temperature"}
+    assert settled(cfg).backbone.time_conditioning is True
+    assert settled(composed("model=duo", "backbone.time_conditioning=false")).backbone.time_conditioning is False
+    assert settled(composed("model=mdm")).backbone.time_conditioning is False
 
 
 def test_model_mdm_alone_brings_its_household() -> None:

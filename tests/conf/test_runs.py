@@ -33,6 +33,8 @@ def test_every_experiment_takes_a_step(name: str, terminal: Terminal, tmp_path: 
     """On its own data where that is made in memory, else on a small file."""
     in_memory = "path" not in composed(f"experiment={name}").data
     data = TINY_TOY if in_memory else files(tmp_path)
+    if name == "distill_toy":  # it learns from another
+        assert terminal("experiment=quickstart_duo", *TINY, *TINY_TOY).code == 0
     ran = terminal(f"experiment={name}", *TINY, *data, "run=one_step")
     assert ran.code == 0, ran.err
     run = terminal.folder / "runs" / "one_step"

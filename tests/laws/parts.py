@@ -36,7 +36,8 @@ MOVING = [schedule for schedule in SCHEDULES if schedule.min_ratio < schedule.ma
 COMPLETE = [schedule for schedule in SCHEDULES if schedule.complete]
 HIDINGS: list[Hiding] = [hiding() for hiding in leaves(Hiding)]
 MIXTURES = [Replace(), Replace(0.8, 0.1, 0.1), Replace(0.9, 0.1, 0.0), Replace(0.2, 0.7, 0.1), Replace(0.0, 1.0, 0.0)]
-LOSSES: list[type[Loss]] = list(leaves(Loss))
+LOSSES: list[type[Loss]] = [loss for loss in leaves(Loss) if issubclass(MaskedDiffusion, loss.accepts)]
+"""Those that masks may be trained with."""
 
 
 def vocabulary(size: int, first_noise: int = 0) -> Vocab:

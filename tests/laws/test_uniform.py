@@ -1,4 +1,4 @@
-"""Uniform noise by its definition: the corruption, the way back by Bayes, and a bound that is tight for an ideal network."""
+"""Uniform noise by its definition: corruption, the way back by Bayes, a bound that is tight for an ideal network."""
 
 from __future__ import annotations
 

@@ -135,6 +135,27 @@ def test_validation_is_the_true_bound_whatever_is_trained() -> None:
     assert_close(found[0], found[1])
 
 
+def test_a_step_is_the_same_however_its_batch_is_cut_and_whoever_goes_on_with_it(tmp_path: Path) -> None:
+    """Soft tokens are drawn for places of the global batch, as all noise is; and the curriculum is one of steps."""
+    rows = [canvas(documents(8, seed), extra=40)._replace() for seed in range(4)]
+    rows = [Canvas(*(field[:, :40] for field in batch)) for batch in rows]
+
+    def trained(batches: list[Canvas], steps: int = 4, checkpoint: Path | None = None, **options: Any) -> Any:
+        module = duo(curriculum=2, tau=0.1, top_k=3)
+        trainer = quiet(tmp_path, max_epochs=-1, max_steps=steps, **options)
+        trainer.fit(module, Data(batches), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return [p.detach().clone() for p in module.parameters()]
+
+    halves = [Canvas(*(field[half] for field in batch)) for batch in rows for half in (slice(4), slice(4, 8))]
+    whole, cut = trained(rows), trained(halves, accumulate_grad_batches=2)
+    for one, other in zip(whole, cut, strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-5)
+    trained(rows, steps=1)
+    resumed = trained([*rows[1:], rows[0]], checkpoint=tmp_path / "1.ckpt")
+    assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
 def test_it_trains(tmp_path: Path) -> None:
     """Through the curriculum and after it, on a handful of answers that it learns by heart."""
     rows = canvas(documents(8))

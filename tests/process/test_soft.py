@@ -200,6 +200,17 @@ def test_no_temperature_makes_a_weight_that_is_no_number(top_k: int | None) -> N
         assert_close(soft.weight.sum(1) + soft.rest, torch.ones(len(soft.at)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("edge", [0.0, 1 - 2.0**-24])
+@pytest.mark.parametrize("top_k", [1, 4, None])
+def test_the_outermost_of_uniform_numbers_are_no_infinities(
+    top_k: int | None, edge: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (canvas, _), soften, draws = batch(), corruption(top_k=top_k), Random()
+    monkeypatch.setattr(Random, "uniform", lambda self, canvas: torch.full(canvas.ids.shape, edge))
+    at = canvas.editable.flatten().nonzero().squeeze(1)[:5]
+    assert soften.latents(canvas._replace(ids=canvas.ids.clamp(max=9)), at, draws).normal.isfinite().all()
+
+
 @pytest.mark.parametrize("top_k", [2, None])
 def test_only_states_in_editable_slots_become_soft_and_the_rest_of_the_row_comes_back(top_k: int | None) -> None:
     (canvas, t), soften = batch(), corruption(top_k=top_k)

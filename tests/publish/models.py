@@ -22,12 +22,18 @@ FILES = {
 }
 """What an exported folder holds."""
 
+TIMED = FILES | {"time_embedding.safetensors"}
+"""And what that of a Duo holds."""
+
 MODERN = ("backbone.config.initializer_range=0.5",)  # so that the words of an answer differ
 BERT = (
     "backbone=masked_lm",
     "backbone.pretrained=null",
     "+backbone.config={model_type:bert,hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:16,initializer_range:2.0}",
 )
+
+DUO = ("model=duo", "loss=ce", "sampler.steps=4", *MODERN)
+HIDDEN = ("noise.max_ratio=0.9", "process/hiding=floor_count")  # so that a recipe is more than its defaults
 
 CHAT = (
     "{% for m in messages %}"
@@ -43,7 +49,8 @@ def train(folder: Path, *overrides: str) -> Path:
     """The folder of a run of six steps on the toy chat."""
     steps = "trainer.max_steps=6", "trainer.val_check_interval=3", "callbacks.progress=null", "optimizer.lr=1e-2"
     network = [each for each in TINY if not (each.startswith("backbone") and overrides[: len(BERT)] == BERT)]
-    cfg = composed(*network, *TINY_TOY, *steps, "noise.max_ratio=0.9", "process/hiding=floor_count", *overrides).copy()
+    process = () if "model=duo" in overrides else HIDDEN
+    cfg = composed(*network, *TINY_TOY, *steps, *process, *overrides).copy()
     cfg.folder = str(folder)
     run = assemble(cfg)
     run.trainer.fit(run.module, run.data)

@@ -205,6 +205,21 @@ def test_the_network_is_told_what_is_still_noise() -> None:
     assert told[0] == [1.0]
 
 
+def test_what_it_is_told_never_rises_again() -> None:
+    """Else a network whose belief changes with the noise it is told could be sent back and forth."""
+    told = []
+
+    class Doubtful(Oracle):
+        def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+            told.append(t.item())
+            self.x0 = torch.full_like(x_t, 5 if t.item() < 0.5 else 3)
+            return super().__call__(x_t, t, segment, at)
+
+    canvas = blank(8, prompt=0)
+    steps = walk(Refine(tokens_per_step=1), Doubtful(canvas.ids, PROCESS), canvas)
+    assert told == sorted(told, reverse=True) and (steps[-1].x == 5).all()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
