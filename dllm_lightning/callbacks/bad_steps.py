@@ -74,7 +74,7 @@ class BadSteps(L.Callback):
                 chunk = slots.chunk(start, stop)  # noqa: B023, read within this turn of the loop
                 return surprise(module.process.log_p_x0(logits, chunk), chunk)[:, None]
 
-            _, nats = module(batch, score=score)
+            _, nats = module(batch, module.training_process, score=score)
             rows = slots.at[~torch.isfinite(nats[:, 0])].div(batch.x_t.shape[1], rounding_mode="floor").unique()
             named += [f"row {row} of batch {number} ({self.text(trainer, batch, row)})" for row in rows.tolist()]
         return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")

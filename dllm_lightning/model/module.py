@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_lightning.backbone import Backbone
 from dllm_lightning.backbone.chunked import Score
-from dllm_lightning.loss import Loss, surprise
+from dllm_lightning.loss import Loss
 from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, noise_share
 from dllm_lightning.model.optimizer import AdamW
 from dllm_lightning.process import PerDocument, PerPlace, Process
@@ -147,9 +147,9 @@ class DiffusionModule(L.LightningModule, ABC):
 
             def score(logits: Tensor, start: int, stop: int) -> Float[Tensor, "n 3"]:
                 chunk = slots.chunk(start, stop)  # noqa: B023, read within this turn of the loop
-                log_p_x0 = process.log_p_x0(logits, chunk)
-                correct = (log_p_x0.argmax(-1) == chunk.x0).float()
-                return torch.stack([process.nelbo(log_p_x0, chunk), surprise(log_p_x0, chunk), correct], dim=1)
+                correct = (process.guess(logits) == chunk.x0).float()
+                nats = -process.log_truth(logits.clone(), chunk).squeeze(1)
+                return torch.stack([process.nelbo_of_logits(logits, chunk), nats, correct], dim=1)
 
             _, values = self(batch, process, score=score)
             nelbo, nats, correct = values.unbind(1)

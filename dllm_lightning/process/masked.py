@@ -48,15 +48,15 @@ class MaskedDiffusion(Process):
         nobody is asked about those here, and under a `replace` mixture the network must not believe what it sees.
         """
         never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
-        never[self._never.to(logits.device)] = -torch.inf
+        never[self.never.to(logits.device)] = -torch.inf
         return (logits + never).log_softmax(-1)
 
     def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
-        return LogTruth.apply(logits, slots.x0, self._never)
+        return LogTruth.apply(logits, slots.x0, self.never)
 
     @cached_property
-    def _never(self) -> Int[Tensor, " U"]:
-        """The ids that are never clean."""
+    def never(self) -> Int[Tensor, " U"]:
+        """The mask, and rows that no token belongs to."""
         return torch.tensor([self.vocab.mask_id, *range(self.vocab.length, self.vocab.size)])
 
     def posterior(

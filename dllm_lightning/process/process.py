@@ -51,6 +51,15 @@ class Process(ABC):
     def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
         """The network's belief about the clean tokens, normalised, at least in float32."""
 
+    @property
+    @abstractmethod
+    def never(self) -> Int[Tensor, " U"]:
+        """The ids that are never clean, ascending."""
+
+    def guess(self, logits: Float[Tensor, "N K"]) -> Int[Tensor, " N"]:
+        """The most probable clean token."""
+        return logits.index_fill(1, self.never.to(logits.device), -torch.inf).argmax(-1)
+
     def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
         """The true token's column of `log_p_x0`. The logits are used up: it may write over them."""
         return self.log_p_x0(logits, slots).gather(1, slots.x0[:, None])

@@ -108,3 +108,10 @@ def test_a_bad_step_moves_nothing_on_a_gpu_either(tmp_path: Path, precision: str
     moved = [not torch.equal(before[0], after[0]) for before, after in itertools.pairwise(seen)]
     assert moved == [True, False, False, True, True]
     assert all(torch.isfinite(part).all() for step in seen for part in step)
+
+
+def test_duo_on_a_gpu_has_the_losses_of_a_cpu_through_its_curriculum_and_after_it(nursery: Nursery) -> None:
+    duo = ("model=duo", "callbacks=annealed", "sampler.steps=4", "trainer=gpu", "trainer.precision=32-true")
+    here, there = (train(nursery, f"duo-{name}", *duo, f"trainer.accelerator={name}") for name in (GPU, "cpu"))
+    assert apart(here, there) < 1e-3
+    assert apart(train(nursery, "duo-bf16", *duo[:3], *BF16), train(nursery, "duo-fp32", *BF16, *duo)) < ROUNDING

@@ -74,6 +74,22 @@ def test_every_loss_of_fifty_steps_is_that_of_one_process(nursery: Nursery, alon
 
 
 @pytest.mark.slow
+def test_soft_tokens_and_hard_ones_are_those_of_one_process_too(nursery: Nursery) -> None:
+    """Duo through its curriculum and after it, copied to two processes and shared out between them."""
+    duo = (*FIFTY, "model=duo", "sampler.steps=2", "trainer.max_steps=12", "trainer.val_check_interval=12")
+    assert nursery.run(*duo, "trainer=cpu", "data.batch_size=8", "run=duo") == 0, nursery.said
+    expected = column(nursery.folder / "runs" / "duo", "train/loss")
+    for way in ("two that are forked", "two that share the weights"):
+        name = f"duo-{way.replace(' ', '-')}"
+        assert nursery.run(*duo, *WAYS[way], f"run={name}") == 0, nursery.said
+        found = column(nursery.folder / "runs" / name, "train/loss")
+        assert expected.keys() == found.keys() == {*range(12)}
+        assert max(abs(found[step] / expected[step] - 1) for step in expected) < 1e-5
+    taus = column(nursery.folder / "runs" / "duo", "train/tau")
+    assert taus[0] > taus[5] > taus[11] == pytest.approx(1e-3)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(nursery: Nursery) -> None:
     """Of the same rows in a batch: nothing but rounding tells the runs apart."""
     steady = (*FIFTY, "optimizer.decay=constant")
