@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dllm_lightning.backbone import Backbone
+from dllm_lightning.backbone.time_embedding import TIME_FILE
 from dllm_lightning.checkpoints import NoModel, check_recipe, checkpoint_in, read_whole
 from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.data.tokenizer import read_tokenizer
@@ -30,9 +31,6 @@ from dllm_lightning.types import Vocab
 
 RECIPE_FILE = "dllm_lightning.json"
 """The recipe in an exported folder: what its config.json and its tokenizer cannot say."""
-
-TIME_FILE = "time_embedding.safetensors"
-"""The weights that tell the network how much is noise, in an exported folder: they are no part of model.safetensors."""
 
 BUILT = ("noise", "process", "sampler", "backbone", "data.template")
 """The parts of a recipe that a loaded model is built of."""
@@ -125,31 +123,18 @@ def from_folder(folder: Path, device: torch.device | str = "cpu") -> Loaded:
             | {"data": {"template": {"_target_": f"dllm_lightning.data.{template}", "_partial_": True}}}
         )
     loaded = _built(cfg, tokenizer, pretrained=str(folder), config=None)
-    _read_time(loaded.backbone, folder / TIME_FILE)
+    _check_time(loaded.backbone, folder / TIME_FILE)
     loaded.backbone.to(device)
     return loaded
 
 
-def _read_time(backbone: Any, file: Path) -> None:
-    """Gives a network that is told how much is noise the weights for it. Raises NoModel where the file has them not."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if backbone.time is None:
-        return
-    if not file.is_file():
+def _check_time(backbone: Any, file: Path) -> None:
+    """Raises NoModel for a network that is told how much is noise, but without the weights for it."""
+    if backbone.time is not None and not file.is_file():
         raise NoModel(
             f"The network in {str(file.parent)!r} is told how much is noise (backbone.time_conditioning=true), but its "
             f"weights for that are missing: put {file.name} there, or export the model again."
         )
-    try:
-        weights = load_file(file)
-        weights.pop("frequencies", None)  # for those who load it without this package
-        backbone.time.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:
-        raise NoModel(
-            f"{str(file)!r} does not belong to the network beside it ({_last(error)}): export the model again."
-        ) from error
 
 
 def _built(cfg: DictConfig, tokenizer: Any, **network: Any) -> Loaded:
@@ -187,10 +172,6 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise NoModel(f"{str(file)!r} holds no JSON object, but {str(found)[:80]!r}.")
     return found
-
-
-def _last(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
 
 
 def _first(error: Exception) -> str:

@@ -168,8 +168,8 @@ class Slots(NamedTuple):
 class Step:
     """One reverse move, for streaming, logging and tests.
 
-    The canvas went from time `t` to the cleaner `s`; `x` is its new state; `changed` marks the slots that moved, and
-    `confidence` is the probability the network gave to the token now in each of them (0 elsewhere).
+    The canvas went from time `t` to `s`, no noisier (equal on a plateau); `x` is its new state; `changed` marks the
+    slots that moved, and `confidence` is the probability the network gave to the token now in each (0 elsewhere).
     """
 
     index: int

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dllm_lightning.backbone.backbone import Backbone, CannotPack
-from dllm_lightning.backbone.networks import InvalidBackbone, available_attention, fresh, published
-from dllm_lightning.backbone.time_embedding import TimeEmbedding
+from dllm_lightning.backbone.networks import InvalidBackbone, available_attention, beside, fresh, published
+from dllm_lightning.backbone.time_embedding import TIME_FILE, TimeEmbedding
 from dllm_lightning.types import SoftTokens, positions
 
 _HEADS = ("lm_head", "cls", "predictions")
@@ -28,7 +28,8 @@ class MaskedLM(Backbone):
 
     `attention` names the attention kernel; where it is missing, sdpa takes over and says so once. Weights are float32
     whatever the file holds: lower precision is the trainer's autocast, never plain AdamW on bfloat16 weights.
-    With `time_conditioning` the noise level of each slot is added to its embedding (see `time_embedding.py`).
+    With `time_conditioning` the noise level of each slot is added to its embedding (see `time_embedding.py`), by the
+    weights that were exported with a published network, if there are any; else it starts from nothing.
 
     Raises InvalidBackbone when nothing is at `pretrained` or it is no masked language model.
     """
@@ -59,6 +60,8 @@ class MaskedLM(Backbone):
         self._check()
         table = self.network.get_input_embeddings()
         self.time = TimeEmbedding(table.weight.shape[1]) if time_conditioning else None
+        if self.time is not None and pretrained and (file := beside(pretrained, TIME_FILE)) is not None:
+            self.time.restore(file)
         if gradient_checkpointing:
             self.network.gradient_checkpointing_enable({"use_reentrant": False})
         if compile:

@@ -108,6 +108,15 @@ def published(pretrained: str, attention: str) -> Any:
     return network.train()  # as one with random weights is: whoever evaluates says so
 
 
+def beside(pretrained: str, name: str) -> Path | None:
+    """A file that was published with a network, in its folder or on the hub; None where there is none."""
+    from transformers.utils import cached_file
+
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
+    found = cached_file(str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained, name, **quiet)
+    return None if found is None else Path(found)
+
+
 def _pickle(file: Path) -> InvalidBackbone:
     return InvalidBackbone(
         f"{str(file)!r} holds its weights as a pickle, which may run code as it is read, so it is not opened. Where "

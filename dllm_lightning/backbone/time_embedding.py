@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dllm_lightning.backbone.networks import InvalidBackbone
+
+TIME_FILE = "time_embedding.safetensors"
+"""The weights of a time embedding beside an exported network: they are no part of its model.safetensors."""
 
 FURTHEST = 12.0
 """Log-odds beyond which levels are not told apart: 6e-6 and 1 - 6e-6."""
@@ -33,3 +40,24 @@ class TimeEmbedding(nn.Module):
         odds = torch.logit(level.float(), eps=1e-7).clamp(-FURTHEST, FURTHEST)
         angle = odds[..., None] * self.frequencies
         return self.outer(nn.functional.silu(self.inner(torch.cat([angle.sin(), angle.cos()], dim=-1))))
+
+    def save(self, file: Path) -> None:
+        """Its weights; the frequencies too, which a program that knows nothing of this package cannot guess."""
+        from safetensors.torch import save_file
+
+        save_file(self.state_dict() | {"frequencies": self.frequencies}, file)
+
+    def restore(self, file: Path) -> None:
+        """Takes up what was saved. Raises InvalidBackbone where it is another network's, or no such file."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            weights = load_file(file)
+            weights.pop("frequencies", None)
+            self.load_state_dict(weights)
+        except (SafetensorError, RuntimeError) as error:
+            said = str(error).strip().splitlines()[-1].strip()
+            raise InvalidBackbone(
+                f"{str(file)!r} does not belong to the network beside it ({said}): export the model again."
+            ) from error

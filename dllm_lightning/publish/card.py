@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dllm_lightning.backbone.time_embedding import TIME_FILE
 from dllm_lightning.data.messages import ROLES
 from dllm_lightning.data.turns import Turns
-from dllm_lightning.loading import TIME_FILE, Loaded
+from dllm_lightning.loading import Loaded
 from dllm_lightning.process import MaskedDiffusion, Process, UniformDiffusion
 from dllm_lightning.publish.clock import Clock
 from dllm_lightning.publish.hub import NAME

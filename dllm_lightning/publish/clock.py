@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from dllm_lightning.backbone.time_embedding import FURTHEST
-from dllm_lightning.loading import TIME_FILE, Loaded
+from dllm_lightning.backbone.time_embedding import FURTHEST, TIME_FILE
+from dllm_lightning.loading import Loaded
 
 LINES = """\
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dllm_lightning.loading import RECIPE_FILE, TIME_FILE, Loaded
+from dllm_lightning.backbone.time_embedding import TIME_FILE
+from dllm_lightning.loading import RECIPE_FILE, Loaded
 from dllm_lightning.publish.card import card
 from dllm_lightning.publish.origin import Origin
 from dllm_lightning.publish.tokenizer import mend, speaking
@@ -27,29 +28,21 @@ def publish(loaded: Loaded, origin: Origin, out: Path, title: str, name: str) ->
     """
     from transformers.utils.logging import disable_progress_bar
 
+    backbone: Any = loaded.backbone
     tokenizer = speaking(loaded.template)
     tokenizer.save_pretrained(out)
     mended = mend(out, loaded.template)
     disable_progress_bar()
     try:
         loaded.network.save_pretrained(out)
-        _save_time(loaded, out / TIME_FILE)
+        if backbone.time is not None:
+            backbone.time.save(out / TIME_FILE)
     except Exception as error:  # safetensors has a kind of its own for a full disk
         raise OSError(f"The weights could not be written: {str(error).partition(chr(10))[0]}.") from error
     (out / RECIPE_FILE).write_text(json.dumps(origin._asdict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "README.md").write_text(card(loaded, origin, tokenizer, mended, title, name), encoding="utf-8")
     for file in out.iterdir():  # the weights are written for their owner's eyes alone
         shutil.copymode(out / "README.md", file)
-
-
-def _save_time(loaded: Loaded, file: Path) -> None:
-    """The time embedding, which is no part of a plain network, in a file beside it; its frequencies too, which a
-    program that knows nothing of this package cannot guess."""
-    from safetensors.torch import save_file
-
-    backbone: Any = loaded.backbone
-    if backbone.time is not None:
-        save_file(backbone.time.state_dict() | {"frequencies": backbone.time.frequencies}, file)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForMaskedLM
 
+from dllm_lightning.backbone import ModernBert
+from dllm_lightning.backbone.time_embedding import TIME_FILE
 from dllm_lightning.export import main
-from dllm_lightning.loading import TIME_FILE, Loaded, load
+from dllm_lightning.loading import Loaded, load
 from dllm_lightning.process import MaskedDiffusion
 from dllm_lightning.publish import CannotPublish, Origin, publish
 from dllm_lightning.publish.sampling_uniform import ranges
@@ -185,7 +187,7 @@ def test_ids_are_written_as_ranges(ids: list[int], written: str) -> None:
 
 
 def test_an_exported_duo_is_trained_on(exported: Path, terminal: Terminal) -> None:
-    """Its network is taken up; its time embedding begins anew, at zero, as that of any pretrained network does."""
+    """With what it has learnt of the noise, too."""
     tiny = [each for each in TINY if not each.startswith("backbone")]
     ran = terminal(
         *tiny,
@@ -202,7 +204,12 @@ def test_an_exported_duo_is_trained_on(exported: Path, terminal: Terminal) -> No
     )
     assert ran.code == 0, ran.err
     before, after = (load(each).backbone.state_dict() for each in (exported, terminal.folder / "runs" / "again"))
-    for name, weight in after.items():
-        expected = torch.zeros_like(weight) if name.startswith("time.outer") else before[name]
-        if not name.startswith("time.inner"):
-            assert_close(weight, expected, rtol=0, atol=1e-6)
+    assert_close(dict(after), dict(before), rtol=0, atol=1e-6)
+
+
+def test_a_network_that_was_never_told_the_time_begins_to_be_told_at_zero(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "untold")
+    (folder / TIME_FILE).unlink()
+    time: Any = ModernBert(str(folder), time_conditioning=True).time
+    assert not time.outer.weight.any() and not time.outer.bias.any()
+    assert ModernBert(str(exported)).time is None
