@@ -1,4 +1,4 @@
-"""val/nelbo over the steps of every run, and how many steps each needs to reach what the run without curriculum ends at.
+"""val/nelbo over the steps of each run, and the steps that each needs to reach where the one without curriculum ends.
 
 python experiments/duo_curriculum/curves.py runs/sweeps/duo_curriculum runs/sweeps/duo_curriculum_hard
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -50,7 +51,7 @@ def curve(file: Path) -> Curve:
 
 def reached(points: Curve, goal: float) -> int | None:
     """The step at which a curve, straight between its points, first comes down to the goal."""
-    for (a, above), (b, below) in zip(points, points[1:], strict=False):
+    for (a, above), (b, below) in pairwise(points):
         if below <= goal < above:
             return round(a + (b - a) * (above - goal) / (above - below))
     return None

@@ -1,6 +1,6 @@
 """Who repairs a right answer in which some tokens have been replaced by random ones?
 
-python experiments/self_correction/repair.py --duo runs/quickstart_duo --mdm runs/quickstart [--questions 500] [--out FOLDER]
+python experiments/self_correction/repair.py --duo runs/quickstart_duo --mdm runs/quickstart
 
 Unseen questions of the toy chat with one right answer. Between 10 and 30 percent of the answer's slots, its end and
 what follows it included, and one of them at the least, show another random token. Each sampler gets that text as its

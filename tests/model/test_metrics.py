@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, mask_ratio
-from dllm_lightning.types import Canvas, Slots
+from dllm_lightning.model.metrics import NatsPerToken, PerBand, UnigramEntropy, noise_share
+from dllm_lightning.types import Canvas, Corrupted
 from tests.laws.parts import row, seeded, stack
 from tests.model.parts import canvas, documents
 
@@ -97,12 +97,12 @@ def test_bands_are_quarters_of_the_mask_ratio_and_empty_ones_say_so() -> None:
     }
 
 
-def test_the_mask_ratio_is_the_share_of_the_answer_in_its_own_document() -> None:
-    """Prompt slots do not count, and neither does the neighbour in the row."""
+def test_the_share_of_noise_is_that_of_the_answer_in_its_own_document() -> None:
+    """Prompt slots do not count, and neither do the neighbour in the row and slots that were drawn as they were."""
     one = row([3, 4, 5, 6, 7], [8, 9, 10], length=9, prompt=1)
-    asked = torch.tensor([[False, True, False, False, False, False, True, True, False]])
-    slots = Slots.of(asked, one.ids, one.ids, torch.zeros(1, 9))
-    assert_close(mask_ratio(slots, one), torch.tensor([0.25, 1.0, 1.0]))
+    x_t = torch.tensor([[3, 11, 5, 6, 7, 8, 2, 2, 0]])
+    batch = Corrupted(one, x_t, torch.zeros(1, 9), one.editable)
+    assert_close(noise_share(batch)[one.editable], torch.tensor([0.25, 0.25, 0.25, 0.25, 1.0, 1.0]))
 
 
 def test_unigram_entropy_of_even_frequencies_is_the_log_of_their_number() -> None:

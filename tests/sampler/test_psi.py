@@ -126,7 +126,7 @@ def test_the_distribution_of_a_slot_is_right_for_every_kappa_and_any_number_of_s
 @pytest.mark.parametrize(
     ("noise", "kappa"),
     [(plain, Cap(0.02)), (plain, Rescale(0.05)), (uniform, Cap(0.02)), (uniform, Constant(0.97))],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_many_strides_with_a_perfect_network_draw_from_the_joint(noise: Any, kappa: Kappa) -> None:
     p, rows = random_joint(3, 3, seed=0), 2000
