@@ -65,7 +65,7 @@ def draw(curves: dict[tuple[str, int], Curve]) -> None:
     for way, colour in COLOURS.items():
         axes.plot([], [], color=colour, label=way)
     axes.axvline(600, color="#bbbbbb", linewidth=0.8, linestyle="--")
-    axes.annotate("end of the curriculum", (606, 1.5), color="#777777", fontsize=8)
+    axes.annotate("end of the curriculum", (606, 0.52), color="#777777", fontsize=8)
     axes.set(xlabel="optimizer steps", ylabel="val/nelbo, nats per answer token", ylim=(0.5, 1.6), xlim=(90, 1210))
     axes.grid(color="#eeeeee")
     axes.legend(frameon=False, title="three seeds each")

@@ -34,8 +34,8 @@ def ways(share: float) -> Iterator[tuple[str, str, Sampler]]:
     yield "duo", "refine, own token counts", Refine(tokens_per_step=1, noise=share, evidence=True)
     yield "duo", "ancestral, 32 steps", Ancestral(steps=32, greedy_tail=True, noise=share)
     held = Plateau(level=1 - share, high=0.0, middle=0.8)
-    yield "mdm", "ReMDM loop, 128 steps", Psi(128, profile=held, middle=Fixed(0.1), top_p=0.9, noise=share)
-    yield "mdm", "ReMDM conf, 128 steps", Psi(128, profile=held, middle=Conf(), top_p=0.9, noise=share)
+    yield "mdm", "ReMDM loop, 64 steps", Psi(64, profile=held, middle=Fixed(0.1), top_p=0.9, noise=share)
+    yield "mdm", "ReMDM conf, 64 steps", Psi(64, profile=held, middle=Conf(), top_p=0.9, noise=share)
     yield "mdm", "confidence (nothing is masked)", Confidence()
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Who repairs a right answer with random tokens in it?")
     parser.add_argument("--duo", required=True, help="the folder of a run of experiment=quickstart_duo")
     parser.add_argument("--mdm", required=True, help="the folder of a run of experiment=quickstart")
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     models = {"duo": load(options.duo), "mdm": load(options.mdm)}
