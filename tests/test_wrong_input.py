@@ -47,7 +47,7 @@ ON_TOY = (
     case("optimizer.lrr=1", "'optimizer.lrr'", "Did you mean optimizer.lr?"),
     case("samplr.steps=3", "'samplr.steps'", "sampler.steps"),
     case("sampler=confidnce", "sampler=confidnce", "Did you mean confidence?"),
-    case("experiment=mdm_tuli", "experiment=mdm_tuli", "Did you mean mdm_tulu?"),
+    case("experiment=mdm_tuli", "experiment=mdm_tuli", "Did you mean mdm_tulu or duo_tulu?"),
     case("noise=xyz", "noise=xyz", "Choose one of cosine, geometric, loglinear, polynomial."),
     case("+optimizer.momentum=1", "'optimizer.momentum'", "optimizer has betas, decay, eps, lr"),
     case("logger=null", "logger=null", "~logger"),
