@@ -14,7 +14,6 @@ from dllm_lightning.noise import LogLinear
 from dllm_lightning.process.draws import Draws
 from dllm_lightning.process.hiding import Bernoulli, Hiding, Replace
 from dllm_lightning.process.process import NoBound, Process
-from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots
 
 
@@ -41,22 +40,13 @@ class MaskedDiffusion(Process):
     def asks(self, x_t: Int[Tensor, "B L"], editable: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         return editable & (x_t == self.vocab.mask_id)
 
-    def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
-        """Log-softmax without `[MASK]`, which is never clean, and without rows that no token belongs to.
+    @cached_property
+    def never(self) -> Int[Tensor, " U"]:
+        """The mask, and rows that no token belongs to.
 
         This is one half of SUBS (MDLM, section 3.2.3). The other puts all mass of a revealed slot on what it shows:
         nobody is asked about those here, and under a `replace` mixture the network must not believe what it sees.
         """
-        never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
-        never[self.never.to(logits.device)] = -torch.inf
-        return (logits + never).log_softmax(-1)
-
-    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
-        return LogTruth.apply(logits, slots.x0, self.never)
-
-    @cached_property
-    def never(self) -> Int[Tensor, " U"]:
-        """The mask, and rows that no token belongs to."""
         return torch.tensor([self.vocab.mask_id, *range(self.vocab.length, self.vocab.size)])
 
     def posterior(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dllm_lightning.noise import NoiseSchedule
 from dllm_lightning.process.draws import Draws
+from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots, Vocab
 
 
@@ -47,9 +48,15 @@ class Process(ABC):
     def asks(self, x_t: Int[Tensor, "B L"], editable: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """The editable slots whose clean value is still in question."""
 
-    @abstractmethod
     def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
-        """The network's belief about the clean tokens, normalised, at least in float32."""
+        """The network's belief about the clean tokens: log-softmax without what is never clean, in float32 at least."""
+        never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
+        never[self.never.to(logits.device)] = -torch.inf
+        return (logits + never).log_softmax(-1)
+
+    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
+        """The true token's column of `log_p_x0`. The logits are used up: it may write over them."""
+        return LogTruth.apply(logits, slots.x0, self.never)
 
     @property
     @abstractmethod
@@ -59,10 +66,6 @@ class Process(ABC):
     def guess(self, logits: Float[Tensor, "N K"]) -> Int[Tensor, " N"]:
         """The most probable clean token."""
         return logits.index_fill(1, self.never.to(logits.device), -torch.inf).argmax(-1)
-
-    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
-        """The true token's column of `log_p_x0`. The logits are used up: it may write over them."""
-        return self.log_p_x0(logits, slots).gather(1, slots.x0[:, None])
 
     @abstractmethod
     def posterior(

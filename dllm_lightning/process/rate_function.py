@@ -41,10 +41,11 @@ class Rate(torch.autograd.Function):
         level = Level.of(slots.t, schedule, count)
         c, clean = level.c, x == z
 
-        e_x, e_z, top = _exponentials(table, x, z, never)  # and the table is exp(logits), up to a factor for each row
+        e_x, e_z = _exponentials(table, x, z, never)  # and the table is exp(logits), up to a factor for each row
         others = table.sum(-1, keepdim=True).double()
         mass = others + e_x
         p_x, p_z, rest = e_x / mass, e_z / mass, others / mass
+        sure, top = _sure(table, x, e_x, mass)
         row = Ratios.of(c, p_x, p_z, rest, clean)
 
         h_x, shown = row.y_x / row.a_x, 1 + c * p_z
@@ -62,7 +63,8 @@ class Rate(torch.autograd.Function):
             table.scatter_(1, z, (front * p_z * (-rho_minus_r - mean)).to(table))
             table.scatter_(1, x, (front * p_x * (h_x - torch.where(clean, rho_minus_r, 0.0) - mean)).to(table))
             # The slopes of a softmax sum to 0. That of the surest token is lost in rounding where p_k is nearly 1.
-            table.scatter_(1, top, 0.0).scatter_(1, top, -table.sum(-1, keepdim=True))
+            slopes = table[sure].scatter_(1, top, 0.0)
+            table[sure] = slopes.scatter_(1, top, -slopes.sum(-1, keepdim=True))
         ctx.table = table
         return (level.weight * (row.r * total + row.r_x * excess(row.y_x, row.a_x))).squeeze(1).to(table)
 
@@ -74,16 +76,19 @@ class Rate(torch.autograd.Function):
         return table, None, None, None, None
 
 
-def _exponentials(table: Tensor, x: Tensor, z: Tensor, never: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Makes the logits exp(logit - largest), 0 at x and where there is no state.
-
-    Gives what x and z had, in float64, and the place of the largest.
-    """
-    largest, top = table.index_fill_(1, never, -torch.inf).max(-1, keepdim=True)
-    table -= largest
+def _exponentials(table: Tensor, x: Tensor, z: Tensor, never: Tensor) -> tuple[Tensor, Tensor]:
+    """Makes the logits exp(logit - largest), 0 at x and where there is no state; what x and z had, in float64."""
+    table -= table.index_fill_(1, never, -torch.inf).amax(-1, keepdim=True)
     e_x, e_z = table.gather(1, x).double().exp(), table.gather(1, z).double().exp()
     table.exp_().scatter_(1, x, 0.0)
-    return e_x, e_z, top
+    return e_x, e_z
+
+
+def _sure(table: Tensor, x: Tensor, e_x: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows in which one token has more than half of the belief (the largest exponential is 1), and that token."""
+    sure = (mass.squeeze(1) < 2.0).nonzero().squeeze(1)
+    most, other = table[sure].max(-1, keepdim=True)
+    return sure, torch.where(e_x[sure] >= most, x[sure], other)
 
 
 def _blocks(table: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -108,20 +113,22 @@ def _descend(
     a = torch.mul(table, scale, out=spare[1]).add_(floor)
     for number, none in ((y, 0.0), (a, 1.0)):  # x has its own y, that of z is exactly 0, and some ids are no states
         number.scatter_(1, x, none).scatter_(1, z, none).index_fill_(1, never, none)
-    total = _excess(y, a, *spare[2:]).sum(-1, keepdim=True)
+    total = _excess(y, a, *spare[2:])
     if not gradient:
         return total, torch.zeros_like(total)
     h = y.div_(a)
     pull = torch.mul(table, h, out=a).sum(-1, keepdim=True)
-    table.mul_(h.sub_(pull * normal + own)).mul_(front)
+    table.mul_(h.sub_(pull * normal + own).mul_(front))
     return total, pull
 
 
 def _excess(y: Tensor, a: Tensor, v: Tensor, square: Tensor, series: Tensor) -> Tensor:
-    """`excess`, one operation at a time, in spare memory."""
+    """The sum of `excess` over each row, in spare memory; a choice by factors of 0 and 1 is quicker than `where`."""
     torch.div(y, torch.add(a, 1, out=v), out=v)
     torch.mul(v, v, out=square)
-    torch.mul(square, 1 / 7, out=series).add_(1 / 5).mul_(square).add_(1 / 3)
-    series.mul_(square).mul_(-2).add_(y).mul_(v)
+    torch.add(torch.full((), 1 / 5).to(y), square, alpha=1 / 7, out=series).mul_(square).add_(1 / 3)
+    torch.addcmul(y, series, square, value=-2, out=series).mul_(v)
     beyond = torch.sub(y, torch.log(a, out=square), out=square)
-    return torch.where(torch.abs(y, out=v) < near(y), series, beyond, out=series)
+    inside = torch.lt(torch.abs(y, out=v), near(y), out=v)
+    series.mul_(inside)
+    return series.addcmul_(beyond, torch.rsub(inside, 1)).sum(-1, keepdim=True)

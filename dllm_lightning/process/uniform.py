@@ -16,7 +16,6 @@ from dllm_lightning.process.draws import Draws
 from dllm_lightning.process.process import Process
 from dllm_lightning.process.rate import rate
 from dllm_lightning.process.rate_function import Rate
-from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots
 
 
@@ -77,15 +76,6 @@ class UniformDiffusion(Process):
     def asks(self, x_t: Int[Tensor, "B L"], editable: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """All of them: no token is ever certain."""
         return editable
-
-    def log_p_x0(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N K"]:
-        """Log-softmax over the states; the cavity belief, to which the slot's own state adds nothing yet."""
-        never = torch.zeros(logits.shape[-1], device=logits.device)  # float32, and so is the sum at least
-        never[self.never.to(logits.device)] = -torch.inf
-        return (logits + never).log_softmax(-1)
-
-    def log_truth(self, logits: Float[Tensor, "N K"], slots: Slots) -> Float[Tensor, "N 1"]:
-        return LogTruth.apply(logits, slots.x0, self.never)
 
     def posterior(
         self,
