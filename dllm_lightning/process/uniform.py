@@ -96,12 +96,8 @@ class UniformDiffusion(Process):
         joint.scatter_add_(1, x_t[:, None], survive * marginal.gather(1, x_t[:, None]))
         return joint / joint.sum(-1, keepdim=True)
 
-    @property
-    def stationary(self) -> Float[Tensor, " K"]:
-        return self._stationary
-
     @cached_property
-    def _stationary(self) -> Float[Tensor, " K"]:
+    def stationary(self) -> Float[Tensor, " K"]:
         pi = torch.zeros(self.vocab.size, dtype=torch.float64)
         pi[self.states] = 1.0 / self.count
         return pi
