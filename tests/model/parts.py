@@ -116,9 +116,14 @@ def gradients(module: torch.nn.Module) -> dict[str, Tensor]:
 
 def fit(model: MDM, data: Data, folder: Path, **options: Any) -> dict[str, Any]:
     """What a Recorder wrote on rank 0."""
+    run(model, data, folder, **options)
+    return torch.load(folder / "0.pt")
+
+
+def run(model: MDM, data: Data, folder: Path, **options: Any) -> None:
+    """Trains with a Recorder. On one of several ranks: another's record may not be written yet when this returns."""
     folder.mkdir(parents=True, exist_ok=True)
     quiet(folder, callbacks=[Recorder(folder)], **options).fit(model, data)
-    return torch.load(folder / "0.pt")
 
 
 def quiet(folder: Path, **options: Any) -> L.Trainer:

@@ -16,7 +16,7 @@ from dllm_lightning.loss import Loss, MaskedCE
 from dllm_lightning.loss.loss import Per
 from dllm_lightning.model import ShardedModelParallel
 from tests.laws.parts import LOSSES
-from tests.model.parts import Data, NoiseOfDocuments, canvas, documents, fit, gradients, module
+from tests.model.parts import Data, NoiseOfDocuments, canvas, documents, fit, gradients, module, run
 
 every_loss = pytest.mark.parametrize("loss", [kind(per=per) for kind in LOSSES for per in get_args(Per)], ids=str)
 DOCUMENTS = documents(24)
@@ -63,7 +63,7 @@ def shard(rank: int, port: int, folder: Path, ranks: Any) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
     os.environ["LOCAL_RANK"] = str(rank)
     options = {"accumulate_grad_batches": 2, "devices": 2, "strategy": ShardedModelParallel("gloo")}
-    fit(module(kind=NoiseOfDocuments), Data(*ranks), folder, **options, gradient_clip_val=1000.0)
+    run(module(kind=NoiseOfDocuments), Data(*ranks), folder, **options, gradient_clip_val=1000.0)
 
 
 def test_a_step_of_a_sharded_model_is_the_step_of_a_whole_one(tmp_path: Path) -> None:
