@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from dllm_lightning.backbone.chunked import Score
 from dllm_lightning.data import Turns
 from dllm_lightning.data.template import ChatTemplate
 from dllm_lightning.data.toy import toy_tokenizer
@@ -18,6 +19,7 @@ from dllm_lightning.process import MaskedDiffusion
 from dllm_lightning.sampler import Confidence, Sampler
 from dllm_lightning.speaker import Speaker
 from dllm_lightning.types import Vocab
+from tests.sampler.denoisers import in_pieces
 
 TEXT = "the opposite of hot is cold."
 
@@ -31,10 +33,11 @@ class Parrot(nn.Module):
         self.ids = torch.tensor((ids + [template.end_id] * length)[:length])
         self.width = len(template.tokenizer)
 
-    def forward(self, ids: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, t: Tensor, segment: Tensor, at: Tensor, score: Score | None = None) -> Tensor:
         slot = at % ids.shape[1] - (ids.shape[1] - len(self.ids))
         logits = torch.zeros(len(at), self.width)
-        return logits.scatter_(1, self.ids[slot][:, None], (9.0 - 0.2 * slot)[:, None])
+        logits.scatter_(1, self.ids[slot][:, None], (9.0 - 0.2 * slot)[:, None])
+        return logits if score is None else in_pieces(score, logits)
 
 
 def parrot(length: int = 12, text: str = TEXT, sampler: Sampler | None = None, **config: Any) -> Any:

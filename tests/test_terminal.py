@@ -130,9 +130,9 @@ class Wavering(Parrot):
         (wrong,) = template.plain.encode([TEXT.replace("hot", "cold")])
         self.right, self.wrong = self.ids, torch.tensor((wrong + [template.end_id] * length)[:length])
 
-    def forward(self, ids: Any, t: Any, segment: Any, at: Any) -> Any:
+    def forward(self, ids: Any, t: Any, segment: Any, at: Any, score: Any = None) -> Any:
         self.ids = self.wrong if t.max() > 0.5 else self.right
-        return super().forward(ids, t, segment, at)
+        return super().forward(ids, t, segment, at, score)
 
 
 def wavering(kind: Any, sampler: Any) -> Speaker:

@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_lightning.backbone import Backbone
-from dllm_lightning.process import Process
+from dllm_lightning.process import Denoiser, Process, Reading
 from dllm_lightning.types import Slots
 
 
-class NetworkDenoiser:
+class NetworkDenoiser(Denoiser):
     """log p(x_0 | x_t) by a backbone, in evaluation mode and without gradients.
 
     The process is the plain one behind the corruption of the training: that is what can be walked back. `calls` counts
@@ -23,16 +23,28 @@ class NetworkDenoiser:
         self.calls = 0
 
     @torch.no_grad()
-    def __call__(
-        self, x_t: Int[Tensor, "B L"], t: Float[Tensor, " B"], segment: Int[Tensor, "B L"], at: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "N K"]:
+    def read(
+        self,
+        x_t: Int[Tensor, "B L"],
+        t: Float[Tensor, " B"],
+        segment: Int[Tensor, "B L"],
+        at: Bool[Tensor, "B L"],
+        reading: Reading,
+    ) -> tuple[Tensor, ...]:
         """Rows in which nothing is asked stay at home: the network sees the others only."""
         rows = at.any(1)
         if not rows.any():
-            return torch.empty(0, self.process.vocab.size, device=x_t.device)
+            return reading(torch.empty(0, self.process.vocab.size, device=x_t.device), slice(0, 0))
         self.calls += 1
         times = t.float()[:, None].expand(x_t.shape)
+        slots = Slots.of(at, x_t, x_t, times)
         asked = at[rows].flatten().nonzero().squeeze(-1)
+        found: list[tuple[Tensor, ...]] = []
+
+        def score(logits: Tensor, start: int, stop: int) -> Tensor:
+            found.append(reading(self.process.log_p_x0(logits, slots.chunk(start, stop)), slice(start, stop)))
+            return logits[:, :1]
+
         level = self.process.mask_ratio(times[rows])
-        logits = self.backbone(x_t[rows], level, segment[rows], asked)
-        return self.process.log_p_x0(logits, Slots.of(at, x_t, x_t, times))
+        self.backbone(x_t[rows], level, segment[rows], asked, score=score)
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))

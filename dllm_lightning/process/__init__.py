@@ -1,5 +1,6 @@
 """Processes: what corruption does to tokens, and how to undo one step."""
 
+from dllm_lightning.process.denoiser import Denoiser, Reading
 from dllm_lightning.process.draws import Draws, PerDocument, PerPlace, Random
 from dllm_lightning.process.hiding import Bernoulli, FloorCount, Hiding, Replace, UniformCount
 from dllm_lightning.process.masked import MaskedDiffusion
@@ -11,6 +12,7 @@ from dllm_lightning.process.uniform import UniformDiffusion
 
 __all__ = [
     "Bernoulli",
+    "Denoiser",
     "Draws",
     "FloorCount",
     "Gaussian",
@@ -22,6 +24,7 @@ __all__ = [
     "PerPlace",
     "Process",
     "Random",
+    "Reading",
     "Relaxed",
     "Replace",
     "SoftCorruption",

@@ -11,7 +11,7 @@ from dllm_lightning.sampler.psi import Psi
 from dllm_lightning.sampler.random_order import RandomOrder
 from dllm_lightning.sampler.refine import Refine
 from dllm_lightning.sampler.reveal import Reveal
-from dllm_lightning.sampler.sampler import CannotUndo, Denoiser, Sampler
+from dllm_lightning.sampler.sampler import CannotUndo, Sampler
 
 __all__ = [
     "Ancestral",
@@ -21,7 +21,6 @@ __all__ = [
     "Confidence",
     "Constant",
     "Corrections",
-    "Denoiser",
     "Fixed",
     "Kappa",
     "Linear",

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from dllm_lightning.process import Process, UniformDiffusion
+from dllm_lightning.process import Denoiser, Process, UniformDiffusion
 from dllm_lightning.sampler.checks import check_count, check_noise, check_pace, check_temperature
 from dllm_lightning.sampler.choose import categorical, probability_of
 from dllm_lightning.sampler.order import foremost
 from dllm_lightning.sampler.past import Past
-from dllm_lightning.sampler.sampler import Denoiser, Sampler, beginning
+from dllm_lightning.sampler.sampler import Sampler, beginning
 from dllm_lightning.types import Canvas, Step, Trajectory
 
 PACE = 16

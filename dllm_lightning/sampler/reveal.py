@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_lightning.process import MaskedDiffusion, Process
+from dllm_lightning.process import Denoiser, MaskedDiffusion, Process
 from dllm_lightning.sampler.checks import check_pace, check_temperature
 from dllm_lightning.sampler.choose import categorical, probability_of
 from dllm_lightning.sampler.order import Order, foremost
-from dllm_lightning.sampler.sampler import Denoiser, Sampler, beginning
+from dllm_lightning.sampler.sampler import Sampler, beginning
 from dllm_lightning.types import Canvas, Step, Trajectory
 
 

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from dllm_lightning.process import Process, UniformDiffusion
+from dllm_lightning.process import Denoiser, Process, UniformDiffusion
 from dllm_lightning.types import Canvas, Trajectory
 
 
 class CannotUndo(ValueError):
     """The sampler does not know the way back from this process's noise."""
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """A network's belief about the clean text, under the rules of one process."""
-
-    @property
-    def process(self) -> Process:
-        """A true diffusion, whose reverse the samplers walk (see `Process.plain`)."""
-        ...
-
-    def __call__(
-        self, x_t: Int[Tensor, "B L"], t: Float[Tensor, " B"], segment: Int[Tensor, "B L"], at: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "N K"]:
-        """log p(x_0 | x_t) at the slots in `at`, in row order; N is their number. `t` is the time of each row."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class Sampler(ABC):
             )
         if (reason := self.refuses(denoiser.process)) is not None:
             raise CannotUndo(f"{type(self).__name__} cannot be used: {reason}")
-        return self.walk(denoiser, canvas, generator, draft)
+        return self.walk(denoiser.within(canvas), canvas, generator, draft)
 
     @abstractmethod
     def walk(

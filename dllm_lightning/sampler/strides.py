@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_lightning.noise import NoiseSchedule
-from dllm_lightning.process import Process
+from dllm_lightning.process import Denoiser, Process
 from dllm_lightning.sampler.checks import check_count, check_noise, check_temperature, check_top_p
 from dllm_lightning.sampler.choose import categorical, nucleus, probability_of, sharpen
 from dllm_lightning.sampler.kappa import Posterior
 from dllm_lightning.sampler.profile import Stride
-from dllm_lightning.sampler.sampler import Denoiser, Sampler, beginning
+from dllm_lightning.sampler.sampler import Sampler, beginning
 from dllm_lightning.types import Canvas, Step, Trajectory
 
 CELLS = 2**24

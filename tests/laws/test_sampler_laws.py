@@ -22,7 +22,7 @@ from dllm_lightning.process import MaskedDiffusion, Process, UniformDiffusion
 from dllm_lightning.sampler import CannotUndo, Refine, Reveal, Sampler
 from dllm_lightning.types import Canvas
 from tests.laws.parts import mixed_batch, seeded, vocabulary
-from tests.sampler.denoisers import LittleNetwork, Oracle, blank
+from tests.sampler.denoisers import LittleNetwork, Oracle, Table, blank
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "sampler"
 VOCAB = vocabulary(11)
@@ -171,14 +171,14 @@ def test_what_it_was_handed_is_left_as_it_was(sampler: Sampler, process: Process
 
 @pytest.mark.parametrize("sampler", samplers(changed=False))
 def test_a_process_that_cannot_be_walked_back_is_refused_at_once(sampler: Sampler) -> None:
-    class Elsewhere:
+    class Elsewhere(Table):
         process = object()
 
-        def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
             raise AssertionError("never asked")
 
     with pytest.raises(CannotUndo, match=f"{type(sampler).__name__} walks back through"):
-        sampler.trajectory(Elsewhere(), blank(3))  # type: ignore[arg-type]
+        sampler.trajectory(Elsewhere(), blank(3))
 
 
 def test_a_reveal_leaves_what_a_draft_says() -> None:

@@ -13,7 +13,7 @@ from dllm_lightning.sampler import Refine
 from dllm_lightning.types import Canvas, Step
 from tests.laws.odds import SURPRISING, chi_square
 from tests.laws.parts import seeded, vocabulary
-from tests.sampler.denoisers import Cavity, Fixed, LittleNetwork, Oracle, blank, row_of, uniform
+from tests.sampler.denoisers import Cavity, Fixed, LittleNetwork, Oracle, Table, blank, row_of, uniform
 
 VOCAB = vocabulary(11)
 PROCESS = uniform(VOCAB)
@@ -27,7 +27,7 @@ def walk(sampler: Refine, denoiser: Any, canvas: Canvas, seed: int = 0, draft: T
     return list(sampler.trajectory(denoiser, canvas, seeded(seed), draft))
 
 
-class Neighbours:
+class Neighbours(Table):
     """Each of two slots believes, nearly for certain, that it is what the other one is not."""
 
     process = PROCESS
@@ -35,18 +35,18 @@ class Neighbours:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+    def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
         self.calls += 1
         log_p = torch.full((*x_t.shape, VOCAB.size), -20.0)
         return log_p.scatter_(2, (1 - x_t.flip(1))[..., None], 0.0).log_softmax(-1)[at]
 
 
-class Carousel:
+class Carousel(Table):
     """Believes that the token after the present one is right: there is no text it agrees with."""
 
     process = PROCESS
 
-    def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+    def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
         log_p = torch.full((*x_t.shape, VOCAB.size), -20.0)
         return log_p.scatter_(2, ((x_t + 1) % 9)[..., None], 0.0).log_softmax(-1)[at]
 
@@ -102,9 +102,9 @@ def test_rows_that_have_settled_leave_the_work() -> None:
     canvas, asked = blank(8, 3, 5), []
 
     class Asked(Oracle):
-        def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
             asked.append(at.any(1).tolist())
-            return super().__call__(x_t, t, segment, at)
+            return super().table(x_t, t, at)
 
     draft = torch.full_like(canvas.ids, 2)
     draft[1] = 3
@@ -191,9 +191,9 @@ def test_the_network_is_told_what_is_still_noise() -> None:
     told = []
 
     class Told(Oracle):
-        def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
             told.append(t.tolist())
-            return super().__call__(x_t, t, segment, at)
+            return super().table(x_t, t, at)
 
     canvas = blank(8, prompt=0)
     truth, wrong = torch.zeros_like(canvas.ids), torch.ones_like(canvas.ids)
@@ -210,10 +210,10 @@ def test_what_it_is_told_never_rises_again() -> None:
     told = []
 
     class Doubtful(Oracle):
-        def __call__(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor) -> Tensor:
+        def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
             told.append(t.item())
             self.x0 = torch.full_like(x_t, 5 if t.item() < 0.5 else 3)
-            return super().__call__(x_t, t, segment, at)
+            return super().table(x_t, t, at)
 
     canvas = blank(8, prompt=0)
     steps = walk(Refine(tokens_per_step=1), Doubtful(canvas.ids, PROCESS), canvas)
