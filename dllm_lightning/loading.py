@@ -38,7 +38,7 @@ BUILT = ("noise", "process", "sampler", "backbone", "data.template")
 PLAIN = {
     "noise": {"_target_": "dllm_lightning.noise.LogLinear"},
     "process": {"_target_": "dllm_lightning.process.MaskedDiffusion", "_partial_": True},
-    "sampler": {"_target_": "dllm_lightning.sampler.Confidence"},
+    "sampler": {"_target_": "dllm_lightning.sampler.Reveal"},
 }
 
 

@@ -16,7 +16,7 @@ from dllm_lightning.data.toy import toy_tokenizer
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion
-from dllm_lightning.sampler import Confidence, Sampler
+from dllm_lightning.sampler import Reveal, Sampler
 from dllm_lightning.speaker import Speaker
 from dllm_lightning.types import Vocab
 from tests.sampler.denoisers import in_pieces
@@ -48,7 +48,7 @@ def parrot(length: int = 12, text: str = TEXT, sampler: Sampler | None = None, *
     return SimpleNamespace(
         backbone=network,
         template=template,
-        sampler=sampler or Confidence(),
+        sampler=sampler or Reveal(),
         config=OmegaConf.create({"data": {"answer_length": length, "max_length": 40, **config}}),
         denoiser=lambda: NetworkDenoiser(network, process),
     )

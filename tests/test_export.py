@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dllm_lightning.loading import Loaded, load
-from dllm_lightning.sampler import Confidence
+from dllm_lightning.sampler import Reveal
 from dllm_lightning.types import Canvas
 from tests.conf.configurations import Terminal
 from tests.publish.models import BERT, FILES, MODERN, train
@@ -124,7 +124,7 @@ def test_the_card_shows_how_to_ask_and_its_code_answers_as_we_do(
     said = terminal.capsys.readouterr().out.strip()
     ours = load(run)
     canvas = asked(ours)
-    answer = Confidence().sample(ours.denoiser(), canvas)[canvas.editable]
+    answer = Reveal().sample(ours.denoiser(), canvas)[canvas.editable]
     assert len(set(answer.tolist())) > 1  # all slots alike would not tell the orders apart
     assert said == ours.template.answer(answer)
 

@@ -68,7 +68,8 @@ def test_json_is_one_object_per_prompt_and_nothing_else(generate: Generate) -> N
     assert row["prompt"] == ODD and row["answer"] == TEXT
     assert len(row["ids"]) == 12 and row["tokens"] == 7 and row["steps"] == row["network_calls"] == 12
     assert row["corrections"] == 0 and row["seconds"] >= 0 and row["seed"] == 3 and row["batch"] == 1
-    assert row["sampler"] == {"name": "Confidence", "steps": None, "tokens_per_step": None, "temperature": 0.0}
+    assert row["sampler"]["name"] == "Reveal" and row["sampler"]["pace"] == {"name": "Even"}
+    assert row["sampler"]["proposal"]["temperature"] == 0.0
 
 
 def test_a_text_file_asks_one_prompt_per_line(generate: Generate) -> None:
@@ -105,12 +106,12 @@ def test_an_empty_pipe_asks_nothing(generate: Generate) -> None:
 @pytest.mark.parametrize(
     ("choices", "sampler"),
     [
-        ([], {"name": "Confidence", "steps": None, "tokens_per_step": None, "temperature": 0.0}),
-        (["sampler.steps=5"], {"name": "Confidence", "steps": 5, "tokens_per_step": None, "temperature": 0.0}),
-        (["sampler=ancestral", "sampler.steps=16"], {"name": "Ancestral", "steps": 16, "temperature": 1.0}),
+        ([], {"name": "Reveal", "steps": None, "order": {"name": "Surest"}, "undo": {"name": "Never"}}),
+        (["sampler.steps=5"], {"name": "Reveal", "steps": 5, "pace": {"name": "Even"}}),
+        (["sampler=ancestral", "sampler.steps=16"], {"name": "Ancestral", "steps": 16}),
         (
-            ["sampler.temperature=0.5", "sampler=random"],
-            {"name": "RandomOrder", "steps": None, "tokens_per_step": None},
+            ["sampler.proposal.temperature=0.5", "sampler=random"],
+            {"name": "Reveal", "steps": None, "order": {"name": "Shuffled"}},
         ),
         (
             ["sampler=remdm_cap", "sampler.steps=5", "sampler.low.eta=0.5"],
@@ -145,7 +146,7 @@ def test_the_length_is_the_trained_one_or_what_is_asked_for(generate: Generate) 
 
 
 def test_the_same_seed_gives_the_same_answers(generate: Generate) -> None:
-    draws = ["prompt=hello", "format=json", "sampler=random", "sampler.temperature=3.0"]
+    draws = ["prompt=hello", "format=json", "sampler=random", "sampler.proposal.temperature=3.0"]
     answers = [generate(*draws, f"seed={seed}").rows[0]["answer"] for seed in (1, 1, 2)]
     assert answers[0] == answers[1] != answers[2]
 

@@ -145,9 +145,9 @@ def test_a_mistake_on_the_command_line_is_one_sentence(
 
 def refuse(cfg: DictConfig) -> None:
     """As a part of this package would: the law is about where an error is raised."""
-    from dllm_lightning.sampler import Confidence
+    from dllm_lightning.sampler import Reveal
 
-    Confidence(steps=0)
+    Reveal(steps=0)
 
 
 def test_a_refusal_of_ours_is_one_sentence(start: Start, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, UniformDiffusion
-from dllm_lightning.sampler import Ancestral, Confidence, Fixed, Plateau, Psi, Refine
+from dllm_lightning.sampler import Ancestral, Fixed, Plateau, Proposal, Psi, Refine, Reveal
 from dllm_lightning.speaker import Speaker, TooLong
 from dllm_lightning.terminal import Chat, LiveOutput, LiveView, Pieces, PlainOutput
 from dllm_lightning.terminal.live import CORRECTED, CORRECTING, DOUBTFUL, FAINT, HIDDEN, LIKELY, SURE, style
@@ -46,7 +46,7 @@ def frames(text: str = TEXT, questions: int = 1, length: int = 12) -> list[str]:
     """What the view shows at each step."""
     talker, console = speaker(parrot(length, text), length), screen(color_system=None)
     process, seen = talker.denoiser.process, []
-    view = LiveView(console, Pieces(talker.template), process, ["What?"] * questions, "Confidence")
+    view = LiveView(console, Pieces(talker.template), process, ["What?"] * questions, "Reveal")
 
     def watch(canvas: Any, step: Step) -> None:
         with console.capture() as captured:
@@ -175,7 +175,7 @@ def test_a_random_end_does_not_hide_what_stands_behind_it() -> None:
 
 
 def test_a_masked_text_that_is_taken_back_counts_its_corrections_too() -> None:
-    sampler = Psi(24, temperature=0.0, profile=Plateau(0.3, 0.6, level=0.7), middle=Fixed(0.2))
+    sampler = Psi(24, Proposal(), profile=Plateau(0.3, 0.6, level=0.7), middle=Fixed(0.2))
     console = screen(terminal=False, color_system=None)
     answers = LiveOutput(console).answers(wavering(MaskedDiffusion, sampler), [ASKED] * 6)
     assert all(answer.text == TEXT and answer.corrections in (0, 1) for answer in answers)
@@ -226,10 +226,10 @@ def test_a_text_cannot_steer_the_terminal() -> None:
 
 
 def test_a_caption_names_what_was_chosen() -> None:
-    assert [caption(s) for s in (Confidence(), Confidence(steps=8), Ancestral(9, 0.5))] == [
-        "Confidence",
-        "Confidence(steps=8)",
-        "Ancestral(steps=9, temperature=0.5)",
+    assert [caption(s) for s in (Reveal(), Reveal(steps=8), Ancestral(9, Proposal(0.5)))] == [
+        "Reveal",
+        "Reveal(steps=8)",
+        "Ancestral(steps=9, proposal=Proposal(temperature=0.5))",
     ]
     assert caption(Psi(middle=Fixed(0.1))) == "Psi(middle=Fixed(eta=0.1))"
 
@@ -299,14 +299,14 @@ def test_ctrl_c_while_an_answer_is_written_stops_that_answer_only(
     talk: Talk, questions: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted = iter([True])
-    walk = Confidence.walk
+    walk = Reveal.walk
 
-    def interrupt(self: Confidence, *parts: Any) -> Any:
+    def interrupt(self: Reveal, *parts: Any) -> Any:
         if next(interrupted, False):
             raise KeyboardInterrupt
         return walk(self, *parts)
 
-    monkeypatch.setattr(Confidence, "walk", interrupt)
+    monkeypatch.setattr(Reveal, "walk", interrupt)
     told = talk(speaker(parrot()), "one?", "two?")
     assert questions == [["one?"], ["two?"]] and "Stopped; the question is forgotten." in told and TEXT in told
 

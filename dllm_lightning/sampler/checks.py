@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def check_count(name: str, value: int) -> None:
@@ -27,7 +28,7 @@ def check_temperature(temperature: float) -> None:
     """Raises ValueError for a temperature that is negative or not a number."""
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise ValueError(
-            f"sampler.temperature={temperature} sharpens nothing: give 0 for the most probable token, "
+            f"sampler.proposal.temperature={temperature} sharpens nothing: give 0 for the most probable token, "
             f"1 for the network's own distribution, or another number above 0."
         )
 
@@ -36,7 +37,8 @@ def check_top_p(top_p: float) -> None:
     """Raises ValueError for a nucleus without a token, or of more than all of them."""
     if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
         raise ValueError(
-            f"sampler.top_p={top_p} is no share of the belief: give a number above 0, and 1 to keep every token."
+            f"sampler.proposal.top_p={top_p} is no share of the belief: give a number above 0, "
+            f"and 1 to keep every token."
         )
 
 
@@ -53,3 +55,15 @@ def check_noise(noise: float) -> None:
             f"sampler.noise={noise} leaves nothing to do in a draft: give the share of its tokens that may be wrong, "
             f"above 0 and 1 at most."
         )
+
+
+def check_nats(name: str, value: float) -> None:
+    """Raises ValueError unless the option is a finite number above 0."""
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"sampler.{name}={value} lets nothing through but one slot: give a number above 0.")
+
+
+def check_ids(name: str, ids: Sequence[int]) -> None:
+    """Raises ValueError unless the option is a list of token ids."""
+    if any(not isinstance(each, int) or each < 0 for each in ids):
+        raise ValueError(f"sampler.{name}={ids} names no tokens: give a list of their ids, as in [5,7].")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 TINY = 1e-300
 """Keeps the logarithm of an exponential draw finite, so that a token without mass can never win a race."""
+CELLS = 2**23
+"""Numbers in one table of a draw: slots are drawn in blocks of rows, so that float64 stays affordable."""
 
 
 def categorical(
@@ -20,9 +22,12 @@ def categorical(
     """
     if temperature == 0:
         return log_p.argmax(-1)
-    arrival = torch.empty(log_p.shape, dtype=torch.float64, device=log_p.device)
-    arrival.exponential_(generator=generator).clamp_(min=TINY)
-    return (log_p.double() / temperature - arrival.log_()).argmax(-1)
+    winners = []
+    for some in log_p.split(max(1, CELLS // log_p.shape[1])):
+        arrival = torch.empty(some.shape, dtype=torch.float64, device=some.device)
+        arrival.exponential_(generator=generator).clamp_(min=TINY)
+        winners.append((some.double() / temperature - arrival.log_()).argmax(-1))
+    return torch.cat(winners)
 
 
 def sharpen(log_p: Float[Tensor, "N K"], temperature: float) -> Float[Tensor, "N K"]:
@@ -47,12 +52,21 @@ def nucleus(p: Float[Tensor, "N K"], top_p: float) -> Float[Tensor, "N K"]:
     return kept / kept.sum(-1, keepdim=True)
 
 
+def most_probable(p: Float[Tensor, "N K"], k: int) -> Float[Tensor, "N K"]:
+    """The k most probable tokens keep their probability, the others get nothing."""
+    most, tokens = p.topk(min(k, p.shape[1]), dim=-1)
+    return torch.zeros_like(p).scatter_(1, tokens, most)
+
+
 def probability_of(x0: Int[Tensor, " N"], log_p_x0: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
-    """The belief in each chosen token, untempered, in float32. Raises ValueError when the network believes nothing."""
-    p = log_p_x0.gather(1, x0[:, None]).squeeze(1).float().exp()
-    if p.isnan().any():
+    """The belief in each chosen token, untempered, in float32."""
+    return log_p_x0.gather(1, x0[:, None]).squeeze(1).float().exp()
+
+
+def check_numbers(lost: Bool[Tensor, ""] | bool) -> None:
+    """Raises ValueError where beliefs are lost, that is, no numbers."""
+    if lost:
         raise ValueError(
             "The network's beliefs are not numbers (NaN), so there is nothing to draw a token from. "
             "Its weights have diverged: go back to an earlier checkpoint, or train with a lower learning rate."
         )
-    return p

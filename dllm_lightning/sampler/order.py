@@ -1,41 +1,99 @@
-"""Which slots come first when a masked text is revealed."""
+"""Which slots come first when a text is revealed."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@runtime_checkable
-class Order(Protocol):
-    """A rank among the slots in question: the higher, the sooner."""
+@dataclass(frozen=True)
+class Order(ABC):
+    """A rank among the slots in question: the higher, the sooner; among equals the one further left."""
 
-    def __call__(self, confidence: Float[Tensor, " N"], generator: torch.Generator | None) -> Float[Tensor, " N"]: ...
+    @abstractmethod
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        """`sure` is the belief in the token proposed for each slot."""
 
 
 @dataclass(frozen=True)
-class Surest:
+class Surest(Order):
     """The slots whose proposed token the network believes in most (low-confidence remasking in LLaDA)."""
 
-    def __call__(self, confidence: Float[Tensor, " N"], generator: torch.Generator | None) -> Float[Tensor, " N"]:
-        return confidence
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        return sure
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class Margin(Order):
+    """The slots whose most probable token is furthest ahead of the second (arXiv:2502.06768; Dream: `topk_margin`)."""
+
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        first, second = belief.topk(2, dim=-1).values.float().exp().unbind(-1)
+        return first - second
+
+
+@dataclass(frozen=True)
+class LeastEntropy(Order):
+    """The slots whose belief has the least entropy (`entropy` in Dream)."""
+
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        return -entropy(belief)
+
+
+@dataclass(frozen=True)
+class Shuffled(Order):
     """Any slots, whatever the network believes: as in the corruption itself."""
 
-    def __call__(self, confidence: Float[Tensor, " N"], generator: torch.Generator | None) -> Float[Tensor, " N"]:
-        return torch.rand(confidence.shape, generator=generator, device=confidence.device)
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        return torch.rand(sure.shape, generator=generator, device=sure.device)
 
 
-def foremost(priority: Float[Tensor, " N"], at: Bool[Tensor, "B L"], quota: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-    """In each row the `quota` slots of `at` with the highest priority; among equals the one further left."""
-    scores = torch.full(at.shape, -torch.inf, device=at.device, dtype=priority.dtype).masked_scatter_(at, priority)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(at.shape[1], device=at.device).expand_as(order))
-    return at & (rank < quota[:, None])
+@dataclass(frozen=True)
+class LeftToRight(Order):
+    """The slots in reading order: all are equal, and the one further left comes first."""
+
+    def rank(
+        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
+    ) -> Float[Tensor, " N"]:
+        return torch.zeros_like(sure)
+
+
+def entropy(log_p: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
+    """In nats, in float32 at least."""
+    return -torch.special.xlogy(log_p.float().exp(), log_p.float().exp()).sum(-1)
+
+
+def foremost(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"], quota: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+    """In each row the `quota` slots of `at` with the highest rank; among equals the one further left."""
+    return at & (place(rank, at) < quota[:, None])
+
+
+def place(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The place of each slot of `at` among those of its row, from 0 for the highest rank; the others come after."""
+    return inverse(lined_up(rank, at))
+
+
+def lined_up(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The columns of each row, those of `at` first, by descending rank."""
+    by_rank = rank.argsort(dim=1, descending=True, stable=True)
+    return by_rank.gather(1, at.gather(1, by_rank).byte().argsort(dim=1, descending=True, stable=True))
+
+
+def inverse(order: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    return torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )

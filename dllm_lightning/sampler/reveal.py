@@ -1,85 +1,137 @@
-"""Reveal a masked text some slots at a time, and never look back: the loop of LLaDA (arXiv:2502.09992, algorithm 5).
+"""Reveal a masked text some slots at a time: the loop of LLaDA (arXiv:2502.09992, algorithm 5), and of many others.
 
 At each step the network proposes a token for every slot still masked; some proposals are written down, the others are
-forgotten. How many are written is decided here, which ones is the `order` of the concrete sampler.
+forgotten. Four parts make a sampler of it: what is proposed, which slots come first, how many are written, and what is
+taken back. Nothing here knows how these decide.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_lightning.process import Denoiser, MaskedDiffusion, Process
-from dllm_lightning.sampler.checks import check_pace, check_temperature
-from dllm_lightning.sampler.choose import categorical, probability_of
-from dllm_lightning.sampler.order import Order, foremost
-from dllm_lightning.sampler.sampler import Sampler, beginning
-from dllm_lightning.types import Canvas, Step, Trajectory
+from dllm_lightning.process import Denoiser, MaskedDiffusion, Process, Reading
+from dllm_lightning.sampler.checks import check_count
+from dllm_lightning.sampler.choose import check_numbers, probability_of
+from dllm_lightning.sampler.order import Order, Surest
+from dllm_lightning.sampler.pace import Even, Pace
+from dllm_lightning.sampler.proposal import Proposal
+from dllm_lightning.sampler.sampler import Sampler
+from dllm_lightning.sampler.undo import Never, Undo
+from dllm_lightning.types import Canvas, Step, Trajectory, Vocab
+
+PATIENCE = 4
+"""Steps for each slot of the longest answer, after which a walk counts as one that never ends."""
 
 
 @dataclass(frozen=True)
-class Reveal(Sampler, ABC):
-    """Writes down the first slots of its `order` at each step.
+class Reveal(Sampler):
+    """Writes down the foremost slots at each step.
 
-    `steps` network calls for the whole answer, each row sharing out its own slots evenly, larger shares first (10
-    slots in 4 steps: 3, 3, 2, 2); a row with fewer slots than steps takes one a step. Or `tokens_per_step`, a fixed
-    number. With neither, one token a step: the slowest and best. `temperature` 0 takes the most probable tokens.
-    Of a draft only the masks are filled.
+    `steps` is the number of network calls for a whole text, where the `pace` shares it out over them; null is one
+    token a step. Each row has its own share and its own end. Of a draft only the masks are filled.
 
-    Raises ValueError for both at once, and for numbers below 1.
+    One step waits once for the device: which slots are hidden is all that the host has to know.
+    Raises ValueError for a number of steps that the pace does not go by.
     """
 
     steps: int | None = None
-    tokens_per_step: int | None = None
-    temperature: float = 0.0
+    order: Order = field(default_factory=Surest)
+    pace: Pace = field(default_factory=Even)
+    proposal: Proposal = field(default_factory=Proposal)
+    undo: Undo = field(default_factory=Never)
 
     accepts: ClassVar[tuple[type[Process], ...]] = (MaskedDiffusion,)
 
     def __post_init__(self) -> None:
-        check_pace(self.steps, self.tokens_per_step)
-        check_temperature(self.temperature)
-
-    @property
-    @abstractmethod
-    def order(self) -> Order:
-        """Which slots are written down first."""
+        if self.steps is None:
+            return
+        check_count("steps", self.steps)
+        if not self.pace.shares:
+            raise ValueError(
+                f"sampler.steps={self.steps} and sampler.pace {type(self.pace).__name__} both say how many tokens are "
+                f"written at a time: leave sampler.steps null, or take sampler/pace=even."
+            )
 
     def walk(
         self,
         denoiser: Denoiser,
         canvas: Canvas,
         generator: torch.Generator | None,
-        draft: Int[Tensor, "B L"] | None,
+        x: Int[Tensor, "B L"],
+        drafted: bool,
     ) -> Trajectory:
-        process, editable = denoiser.process, canvas.editable
-        x = beginning(process, canvas, generator, draft)
-        at = process.asks(x, editable)
-        slots = at.sum(1)
-        index = 0
+        process, (_, editable, segment) = denoiser.process, canvas
+        hidden = process.asks(x, editable)
+        at = hidden.cpu()
+        slots, total = editable.sum(1), int(editable.sum())
+        limit = PATIENCE * int(at.sum(1).amax()) if len(at) else 0
+        written = self.pace.rule(hidden.sum(1), self.steps, process.schedule, generator)
+        kept = self.undo.rule(editable, generator)
+        t, index = _time(process, at, total), 0
         while at.any():
-            left = at.sum(1)
-            log_p_x0 = denoiser(x, _clock(process, left, slots), canvas.segment, at)
-            x0 = categorical(log_p_x0, self.temperature, generator)
-            confidence = probability_of(x0, log_p_x0)
-            chosen = foremost(self.order(confidence, generator), at, self._quota(slots, index))
-            x = torch.where(chosen, x.masked_scatter(at, x0), x)
-            sure = torch.zeros(at.shape, device=at.device).masked_scatter_(at, confidence)
-            t, s = (_clock(process, n.sum()[None], slots.sum()[None]).item() for n in (left, left - chosen.sum(1)))
-            yield Step(index, t, s, x, chosen, torch.where(chosen, sure, 0.0))
-            at, index = at & ~chosen, index + 1
+            if index == limit:
+                raise RuntimeError(f"{self} does not come to an end: it takes back as much as it writes.")
+            asked = editable.cpu() & at.any(1, keepdim=True) if self.undo.reconsiders else at
+            place = asked.to(x.device, non_blocking=True)
+            reading = self._reading(process.vocab, x, asked, generator)
+            found = denoiser.read(x, _clock(process, hidden, slots), segment, asked, reading)
+            x0, sure, rank, measure = (_spread(values, place) for values in found)
+            chosen = written(index, rank, measure, hidden)
+            shown = kept(rank, editable & ~hidden, chosen)
+            before, still = x, editable & ~shown
+            x = torch.where(still, process.vocab.mask_id, torch.where(hidden, x0, x))
+            changed = x != before
+            at, lost = _at_home(still, sure.isnan().any())
+            check_numbers(lost)
+            hidden, t, was = still, _time(process, at, total), t
+            yield Step(index, was, t, x, changed, torch.where(changed & ~still, sure, 0.0))
+            index += 1
 
-    def _quota(self, slots: Int[Tensor, " B"], index: int) -> Int[Tensor, " B"]:
-        """How many of a row's slots step `index` writes down."""
-        if self.steps is None:
-            return torch.full_like(slots, self.tokens_per_step or 1)
-        return slots // self.steps + (index < slots % self.steps)
+    def _reading(
+        self, vocab: Vocab, x: Int[Tensor, "B L"], asked: Bool[Tensor, "B L"], generator: torch.Generator | None
+    ) -> Reading:
+        """For each slot: a token, the belief in it, its rank, and what the pace goes by."""
+        here = x.flatten()[asked.flatten().nonzero().squeeze(1).to(x.device)] if self.undo.reconsiders else None
+
+        def reading(log_p_x0: Tensor, part: slice) -> tuple[Tensor, ...]:
+            belief = self.proposal.belief(log_p_x0, vocab)
+            x0 = self.proposal.draw(belief, generator)
+            if here is not None:
+                x0 = torch.where(here[part] == vocab.mask_id, x0, here[part])
+            judged = self.proposal.judged(belief, vocab)
+            sure = certain = probability_of(x0, belief)
+            if judged is not belief:
+                certain = probability_of(x0, judged)
+            rank = self.order.rank(judged, certain, generator)
+            if self.proposal.end_last:
+                rank = rank.masked_fill(x0 == vocab.eos_id, torch.finfo(rank.dtype).min)
+            return x0, sure, rank, self.pace.measure(judged, certain)
+
+        return reading
 
 
-def _clock(process: Process, left: Int[Tensor, " B"], slots: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """The time at which the schedule hides the share of slots that is still masked (0 where there are none)."""
-    return process.schedule.time_of(1.0 - left / slots.clamp(min=1))
+def _spread(values: Tensor, place: Bool[Tensor, "B L"]) -> Tensor:
+    """The values of the slots, where these lie; 0 elsewhere."""
+    return torch.zeros(place.shape, dtype=values.dtype, device=place.device).masked_scatter_(place, values)
+
+
+def _at_home(still: Bool[Tensor, "B L"], lost: Bool[Tensor, ""]) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, ""]]:
+    """Both on the host, for one wait."""
+    told = torch.cat([still.flatten(), lost[None]]).cpu()
+    return told[:-1].view(still.shape), told[-1]
+
+
+def _time(process: Process, at: Bool[Tensor, "B L"], total: int) -> float:
+    """The time at which the schedule hides the share of all slots that is hidden now (0 where there are none)."""
+    share = at.sum().double() / max(1, total)
+    return process.schedule.time_of(1 - share[None]).item()
+
+
+def _clock(process: Process, hidden: Bool[Tensor, "B L"], slots: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The same for each row."""
+    return process.schedule.time_of(1.0 - hidden.sum(1) / slots.clamp(min=1))

@@ -33,6 +33,16 @@ class Sampler(ABC):
         """Why these options cannot undo the noise of a process that is accepted; None if they can."""
         return None
 
+    def reason_against(self, process: Process) -> str | None:
+        """Why this walk cannot undo the noise of a process, by its kind or by its options; None if it can."""
+        return self.refuses(process) if isinstance(process, self.accepts) else self._stranger(process)
+
+    def _stranger(self, process: object) -> str:
+        fits = " or ".join(kind.__name__ for kind in self.accepts)
+        return (
+            f"{type(self).__name__} walks back through {fits}, but the denoiser's process is {type(process).__name__}."
+        )
+
     def trajectory(
         self,
         denoiser: Denoiser,
@@ -44,15 +54,13 @@ class Sampler(ABC):
 
         Raises CannotUndo, at once, for a process that this walk does not accept.
         """
-        if not isinstance(denoiser.process, self.accepts):
-            fits = " or ".join(process.__name__ for process in self.accepts)
-            raise CannotUndo(
-                f"{type(self).__name__} walks back through {fits}, but the denoiser's process is "
-                f"{type(denoiser.process).__name__}. Use sampler=ancestral, which works with any."
-            )
-        if (reason := self.refuses(denoiser.process)) is not None:
+        process = denoiser.process
+        if not isinstance(process, self.accepts):
+            raise CannotUndo(f"{self._stranger(process)} Use sampler=ancestral, which works with any.")
+        if (reason := self.refuses(process)) is not None:
             raise CannotUndo(f"{type(self).__name__} cannot be used: {reason}")
-        return self.walk(denoiser.within(canvas), canvas, generator, draft)
+        x = beginning(process, canvas, generator, draft)
+        return self.walk(denoiser.within(canvas), canvas, generator, x, draft is not None)
 
     @abstractmethod
     def walk(
@@ -60,9 +68,10 @@ class Sampler(ABC):
         denoiser: Denoiser,
         canvas: Canvas,
         generator: torch.Generator | None,
-        draft: Int[Tensor, "B L"] | None,
+        x: Int[Tensor, "B L"],
+        drafted: bool,
     ) -> Trajectory:
-        """The trajectory itself, for a process that is accepted."""
+        """The trajectory itself, for a process that is accepted, from the state x: pure noise, or a draft."""
 
     def sample(
         self,

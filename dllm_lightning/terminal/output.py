@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from dllm_lightning.data.messages import Message
-from dllm_lightning.sampler import Sampler
 from dllm_lightning.speaker import Answer, Speaker
 from dllm_lightning.terminal.live import LiveView, count, one_line
 from dllm_lightning.terminal.pieces import Pieces
@@ -92,11 +91,12 @@ class JsonOutput:
         return answers
 
 
-def caption(sampler: Sampler) -> str:
-    """The sampler and what was chosen for it: `Confidence(steps=8)`."""
-    usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(sampler)}
-    chosen = [(name, getattr(sampler, name)) for name in usual if getattr(sampler, name) != usual[name]]
-    return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in chosen)})".removesuffix("()")
+def caption(part: Any) -> str:
+    """A sampler, or a part of one, and what was chosen for it: `Reveal(steps=8)`."""
+    usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(part)}
+    chosen = [(name, getattr(part, name)) for name in usual if getattr(part, name) != usual[name]]
+    told = (f"{name}={caption(value) if is_dataclass(value) else value}" for name, value in chosen)
+    return f"{type(part).__name__}({', '.join(told)})".removesuffix("()")
 
 
 def named(part: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 
 from dllm_lightning.data.toy import generate
 from dllm_lightning.loading import Loaded, load
-from dllm_lightning.sampler import Ancestral, Confidence, Psi, Refine, Sampler
+from dllm_lightning.sampler import Ancestral, Proposal, Psi, Refine, Reveal, Sampler
 from dllm_lightning.sampler.kappa import Conf, Fixed
 from dllm_lightning.sampler.profile import Plateau
 from dllm_lightning.types import Canvas
@@ -33,10 +33,18 @@ def ways(share: float) -> Iterator[tuple[str, str, Sampler]]:
     yield "duo", "refine", Refine(tokens_per_step=1, noise=share)
     yield "duo", "refine, own token counts", Refine(tokens_per_step=1, noise=share, evidence=True)
     yield "duo", "ancestral, 32 steps", Ancestral(steps=32, greedy_tail=True, noise=share)
-    held = Plateau(level=1 - share, high=0.0, middle=0.8)
-    yield "mdm", "ReMDM loop, 64 steps", Psi(64, profile=held, middle=Fixed(0.1), top_p=0.9, noise=share)
-    yield "mdm", "ReMDM conf, 64 steps", Psi(64, profile=held, middle=Conf(), top_p=0.9, noise=share)
-    yield "mdm", "confidence (nothing is masked)", Confidence()
+    held, drawn = Plateau(level=1 - share, high=0.0, middle=0.8), Proposal(1.0, top_p=0.9)
+    yield (
+        "mdm",
+        "ReMDM loop, 64 steps",
+        Psi(64, drawn, profile=held, middle=Fixed(0.1), noise=share),
+    )
+    yield (
+        "mdm",
+        "ReMDM conf, 64 steps",
+        Psi(64, drawn, profile=held, middle=Conf(), noise=share),
+    )
+    yield "mdm", "confidence (nothing is masked)", Reveal()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dllm_lightning.callbacks import SampleLogging
 from dllm_lightning.loggers import wandb_logger
-from dllm_lightning.sampler import Confidence
+from dllm_lightning.sampler import Reveal
 from tests.callbacks.parts import oracle, toy
 from tests.model.parts import quiet
 
@@ -23,7 +23,7 @@ PROMPTS = DATA.prompts(2)
 
 def logged(folder: Path, *, knows: int = 1, data: Any = DATA, logger: Any = False, **options: Any) -> dict[str, float]:
     """The metrics of one validation with this callback."""
-    sampling = SampleLogging(Confidence(), data, **({"prompts": 2, "lengths": [4, 8], "score": 8} | options))
+    sampling = SampleLogging(Reveal(), data, **({"prompts": 2, "lengths": [4, 8], "score": 8} | options))
     trainer = quiet(folder, callbacks=[sampling], logger=logger)
     trainer.validate(oracle(data, knows), data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -97,7 +97,7 @@ def test_wandb_keeps_tables_offline(tmp_path: Path) -> None:
 
 def test_trajectories_keep_a_few_frames_and_always_the_last() -> None:
     """Eight moves in three frames: the first, every third, and the end, in which nothing is hidden."""
-    sampling = SampleLogging(Confidence(), DATA, frames=3)
+    sampling = SampleLogging(Reveal(), DATA, frames=3)
     model = oracle(DATA)
     from dllm_lightning.model.denoiser import NetworkDenoiser
 
@@ -112,20 +112,20 @@ def test_trajectories_keep_a_few_frames_and_always_the_last() -> None:
 
 
 def test_every_second_validation_has_a_grid_and_each_is_scored(tmp_path: Path) -> None:
-    sampling = SampleLogging(Confidence(), DATA, prompts=1, lengths=[4], score=4, every=2)
+    sampling = SampleLogging(Reveal(), DATA, prompts=1, lengths=[4], score=4, every=2)
     trainer = quiet(
         tmp_path, callbacks=[sampling], max_steps=5, max_epochs=-1, val_check_interval=1, limit_val_batches=1
     )
     trainer.fit(oracle(DATA), DATA)
     assert [row["step"] for row in table(tmp_path)] == ["2", "4"]
-    again = SampleLogging(Confidence(), DATA, every=2)
+    again = SampleLogging(Reveal(), DATA, every=2)
     again.load_state_dict(sampling.state_dict())
     assert again.validations == 5
 
 
 def test_the_network_comes_back_in_the_mode_it_was_in(tmp_path: Path) -> None:
     model = oracle(DATA)
-    sampling = SampleLogging(Confidence(), DATA, prompts=1, lengths=[2], score=0)
+    sampling = SampleLogging(Reveal(), DATA, prompts=1, lengths=[2], score=0)
     trainer = quiet(tmp_path)
     for training in (True, False):
         model.backbone.train(training)
@@ -137,7 +137,7 @@ def test_prompts_too_long_for_the_network_are_left_out(tmp_path: Path, monkeypat
     sizes = sorted(len(DATA.template.prompt(m, 8).ids) for m, _ in DATA.prompts(6))
     model = oracle(DATA)
     monkeypatch.setattr(type(model.backbone), "longest", sizes[2])
-    sampling = SampleLogging(Confidence(), DATA, prompts=6, lengths=[8], score=0)
+    sampling = SampleLogging(Reveal(), DATA, prompts=6, lengths=[8], score=0)
     sampling.on_validation_epoch_end(quiet(tmp_path), model)
     assert len(table(tmp_path)) == sum(size <= sizes[2] for size in sizes)
     monkeypatch.setattr(type(model.backbone), "longest", 3)
@@ -147,4 +147,4 @@ def test_prompts_too_long_for_the_network_are_left_out(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("option", [{"prompts": -1}, {"every": 0}, {"frames": 0}, {"score": -1}, {"lengths": [4, 0]}])
 def test_counts_that_make_no_sense_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"callbacks\.samples has .*{next(iter(option))}="):
-        SampleLogging(Confidence(), DATA, **option)
+        SampleLogging(Reveal(), DATA, **option)

@@ -117,7 +117,7 @@ def assembled(
     samplers = []
     for name in names("sampler"):
         sampler = instantiate(option("sampler", name))
-        sampler = dataclasses.replace(sampler, steps=3)
+        sampler = in_steps(3, sampler)
         try:
             check_compatible(model.func, process, loss, sampler)
         except IncompatibleParts as refusal:
@@ -127,6 +127,14 @@ def assembled(
             samplers.append(sampler)
     needed = TAUGHT.get(choice.model, {})
     return model(process, copy.deepcopy(network), loss, AdamW(lr=0.1), validation_draws=1, **needed), samplers
+
+
+def in_steps(steps: int, sampler: Any) -> Any:
+    """The sampler with this number of steps, where it or what it wraps goes by one."""
+    if hasattr(sampler, "inner"):
+        return dataclasses.replace(sampler, inner=in_steps(steps, sampler.inner))
+    goes_by_steps = getattr(getattr(sampler, "pace", None), "shares", True)
+    return dataclasses.replace(sampler, steps=steps) if goes_by_steps else sampler
 
 
 def trains_validates_and_writes(module: DiffusionModule, samplers: list[Sampler]) -> None:

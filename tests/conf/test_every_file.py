@@ -125,7 +125,7 @@ def test_model_duo_alone_brings_its_household() -> None:
 def test_model_mdm_alone_brings_its_household() -> None:
     cfg = composed("model=mdm")
     brought = {key: str(cfg[key]._target_).rpartition(".")[2] for key in ("process", "noise", "loss", "sampler")}
-    assert [*brought.values()] == ["MaskedDiffusion", "LogLinear", "WeightedCE", "Confidence"]
+    assert [*brought.values()] == ["MaskedDiffusion", "LogLinear", "WeightedCE", "Reveal"]
     assert cfg.loss.weight == "elbo" and cfg.loss.max_weight is None  # the bound itself
     assert {*cfg.callbacks} >= {"checkpoint", "samples", "summary"}
 

@@ -5,13 +5,14 @@ The samplers are those of conf/sampler: a new one enters these laws by existing,
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -21,44 +22,72 @@ from dllm_lightning.noise import Cosine, Geometric, LogLinear
 from dllm_lightning.process import MaskedDiffusion, Process, UniformDiffusion
 from dllm_lightning.sampler import CannotUndo, Refine, Reveal, Sampler
 from dllm_lightning.types import Canvas
+from tests.conf.configurations import composed, names
 from tests.laws.parts import mixed_batch, seeded, vocabulary
 from tests.sampler.denoisers import LittleNetwork, Oracle, Table, blank
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "sampler"
+UNKNOWN = object()
 VOCAB = vocabulary(11)
 SCHEDULES = (LogLinear(), Cosine(), Geometric(), LogLinear(0.0, 0.999))
 KINDS: tuple[type[Process], ...] = (MaskedDiffusion, UniformDiffusion)
 SHORT = 6
-CHANGES: tuple[dict[str, Any], ...] = (
-    {"steps": 1},
-    {"steps": 4},
-    {"temperature": 0.0},
-    {"temperature": 1.0},
-    {"tokens_per_step": 3},
-    {"top_p": 0.5, "greedy_tail": True},
-    {"evidence": True},
+CHANGES: tuple[tuple[str, ...], ...] = (
+    ("steps=1",),
+    ("steps=4",),
+    ("proposal.temperature=0.0",),
+    ("proposal.temperature=1.0",),
+    ("tokens_per_step=3",),
+    ("proposal.top_p=0.5", "greedy_tail=True"),
+    ("proposal.top_k=3", "proposal.min_p=0.1", "proposal.no_end=True"),
+    ("proposal.end_last=True",),
+    ("evidence=True",),
+    ("block=1",),
+    ("block=99", "stop=False"),
+    ("weight=0.0",),
 )
+PARTS = {
+    "confidence": [
+        *(f"sampler/{group}={part}" for group in ("order", "pace", "undo") for part in names(f"sampler/{group}")),
+        "sampler.pace.at_random=true sampler/pace=scheduled",
+        "sampler/pace=scheduled sampler.steps=4",
+        "sampler/undo=replan sampler/pace=threshold",
+        "sampler/undo=at_random sampler.undo.share=0.9 sampler/pace=several",
+    ],
+    "blockwise": [f"sampler@sampler.inner={name}" for name in ("ancestral", "refine", "psi", "threshold", "p2")],
+    "guided": ["sampler@sampler.inner=blockwise", "sampler@sampler.inner=refine"],
+}
+"""What else may be put together."""
 
 
 @cache
 def samplers(changed: bool) -> list[Any]:
     """Each shipped sampler (in SHORT strides at most); and each kind of them with what else it can be told."""
     found, known = [], set()
-    for file in sorted(CONF.glob("*.yaml")):
-        shipped = OmegaConf.load(file)
-        shipped.update({"steps": min(shipped.get("steps") or SHORT, SHORT)} if "tokens_per_step" not in shipped else {})
-        changes = (
-            [c for c in CHANGES if c.keys() <= shipped.keys()] if changed and shipped._target_ not in known else []
-        )
+    for file in names("sampler"):
+        shipped = composed(f"sampler={file}").sampler
+        if isinstance(shipped.get("steps"), int):
+            shipped.steps = min(shipped.steps, SHORT)
+        found.append(pytest.param(instantiate(shipped), id=file))
+        for change in CHANGES if changed and shipped._target_ not in known else ():
+            wanted = OmegaConf.from_dotlist([*change])
+            if all(
+                OmegaConf.select(shipped, each.partition("=")[0], default=UNKNOWN) is not UNKNOWN for each in change
+            ):
+                with contextlib.suppress(InstantiationException):  # refused, as other tests know
+                    name = " ".join([file, *change])
+                    found.append(pytest.param(instantiate(OmegaConf.merge(shipped, wanted)), id=name))
+        for parts in PARTS.get(file, ()) if changed else ():
+            put_together = composed(f"sampler={file}", *parts.split()).sampler
+            inner = put_together.get("inner", {})
+            if isinstance(inner.get("steps"), int):
+                inner.steps = min(inner.steps, SHORT)
+            found.append(pytest.param(instantiate(put_together), id=f"{file} {parts}"))
         known.add(shipped._target_)
-        for change in ({}, *changes):
-            name = " ".join([file.stem, *(f"{k}={v}" for k, v in change.items())])
-            found.append(pytest.param(instantiate(OmegaConf.merge(shipped, change)), id=name))
     return found
 
 
 def undoes(sampler: Any, process: Process) -> bool:
-    return isinstance(process, sampler.accepts) and sampler.refuses(process) is None
+    return sampler.reason_against(process) is None
 
 
 def pairs(*schedules: Any, changed: bool = False) -> Any:
@@ -92,6 +121,7 @@ def hidden(canvas: Canvas) -> Canvas:
 def messy() -> tuple[Canvas, Tensor]:
     """Packed and padded rows with prompts and masks in them, and the clean text."""
     clean = mixed_batch(VOCAB, seeded(0), rows=4, length=16)
+    clean = clean._replace(ids=torch.where(clean.ids == VOCAB.eos_id, 2, clean.ids))  # no answer ends before its slots
     canvas = hidden(clean)
     return canvas, torch.where(canvas.editable, clean.ids, canvas.ids)
 
@@ -142,7 +172,7 @@ def test_a_trajectory_goes_from_noise_to_text_without_a_gap(sampler: Sampler, pr
         assert (step.confidence[~step.changed] == 0).all() and (step.confidence <= 1).all()
         assert ((step.confidence > 0) | (step.x == VOCAB.mask_id))[step.changed].all()
         x, t = step.x, step.s
-    assert t == 0.0 or isinstance(sampler, Refine)
+    assert t == 0.0 or isinstance(getattr(sampler, "inner", sampler), Refine)
 
 
 @pairs(LogLinear())

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from dllm_lightning.loading import Loaded, load
 from dllm_lightning.publish import Origin, publish
 from dllm_lightning.publish.tokenizer import TALK
-from dllm_lightning.sampler import Confidence
+from dllm_lightning.sampler import Reveal
 from dllm_lightning.types import Canvas
 from tests.data.test_template import CHATML, byte_tokenizer
 from tests.publish.models import save_foreign, save_network
@@ -122,7 +122,7 @@ def test_its_code_begins_an_answer_as_in_training_whatever_the_tokenizers_own_pr
     text = written(loaded, Origin.of(checkpoint(), raw=False), tmp_path / "out").text
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     canvas = Canvas.left_padded([loaded.template.prompt(TALK[:1], 5)], tokenizer.pad_token_id)
-    steps = [*Confidence().trajectory(loaded.denoiser(), canvas)]
+    steps = [*Reveal().trajectory(loaded.denoiser(), canvas)]
     monkeypatch.chdir(tmp_path / "out")
     exec(code, found := {})
     assert torch.equal(found["ids"], steps[-1].x)

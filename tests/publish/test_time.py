@@ -26,7 +26,7 @@ from dllm_lightning.process import MaskedDiffusion
 from dllm_lightning.publish import CannotPublish, Origin, publish
 from dllm_lightning.publish.sampling_uniform import ranges
 from dllm_lightning.publish.tokenizer import TALK
-from dllm_lightning.sampler import Ancestral, Confidence, Sampler
+from dllm_lightning.sampler import Ancestral, Reveal, Sampler
 from dllm_lightning.types import Canvas
 from tests.conf.configurations import TINY, Terminal, composed, save_chat
 from tests.publish.models import DUO, FILES, TIMED, train
@@ -161,7 +161,7 @@ def test_a_masked_network_with_a_clock_is_told_the_time_by_its_card_too(
     masked = dataclasses.replace(loaded, process=MaskedDiffusion(loaded.process.vocab, loaded.process.schedule))
     folder = republished(masked, tmp_path / "masked")
     assert {file.name for file in folder.iterdir()} == TIMED and "told(min(len(empty) / slots" in program(folder)
-    answers_as(masked, Confidence(), folder, monkeypatch)
+    answers_as(masked, Reveal(), folder, monkeypatch)
 
 
 def test_the_card_speaks_of_random_tokens(exported: Path) -> None:

@@ -44,7 +44,8 @@ class Oracle(Table):
 
     def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
         log_p = torch.full((int(at.sum()), self.process.vocab.size), -torch.inf)
-        return log_p.scatter_(1, self.x0[at][:, None], 0.0)
+        x0 = self.x0.repeat(len(at) // len(self.x0), 1)  # with guidance every row is asked twice
+        return log_p.scatter_(1, x0[at][:, None], 0.0)
 
 
 class Fixed(Table):

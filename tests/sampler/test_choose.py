@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dllm_lightning.sampler.choose import categorical, nucleus, probability_of, sharpen
+from dllm_lightning.sampler import Ancestral, Refine, Reveal
+from dllm_lightning.sampler.choose import categorical, nucleus, sharpen
 from tests.laws.odds import SURPRISING, chi_square
-from tests.laws.parts import seeded
+from tests.laws.parts import seeded, vocabulary
+from tests.sampler.denoisers import Fixed, blank, plain, uniform
+
+VOCAB = vocabulary(5)
 
 P = torch.tensor([0.6, 0.25, 0.1, 0.05, 0.0])
 
@@ -59,5 +63,7 @@ def test_a_token_without_mass_is_never_drawn() -> None:
 
 
 def test_a_network_whose_beliefs_are_not_numbers_is_told_so() -> None:
-    with pytest.raises(ValueError, match="weights have diverged"):
-        probability_of(torch.tensor([0]), torch.full((1, 3), torch.nan))
+    lost = torch.full((4, VOCAB.size), torch.nan)
+    for process, sampler in ((plain(VOCAB), Reveal()), (plain(VOCAB), Ancestral()), (uniform(VOCAB), Refine())):
+        with pytest.raises(ValueError, match="weights have diverged"):
+            sampler.sample(Fixed(lost, process), blank(4, prompt=0))

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, Replace
-from dllm_lightning.sampler import Confidence
+from dllm_lightning.sampler import Reveal
 from tests.laws.parts import vocabulary
 from tests.sampler.denoisers import LittleNetwork, blank, plain
 
@@ -32,7 +32,7 @@ def test_beliefs_stand_in_row_order_whichever_rows_are_asked() -> None:
 
 def test_finished_rows_leave_the_work() -> None:
     asking = denoiser()
-    Confidence().sample(asking, blank(4, 1, 2))
+    Reveal().sample(asking, blank(4, 1, 2))
     assert asking.backbone.rows == [3, 2, 1, 1]  # type: ignore[comparison-overlap]
     assert asking.calls == 4
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dllm_lightning.model.denoiser import NetworkDenoiser
-from dllm_lightning.sampler import Refine
+from dllm_lightning.sampler import Proposal, Refine
 from dllm_lightning.types import Canvas, Step
 from tests.laws.odds import SURPRISING, chi_square
 from tests.laws.parts import seeded, vocabulary
@@ -52,7 +52,9 @@ class Carousel(Table):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("options", [{"steps": 3}, {"tokens_per_step": 1}, {"temperature": 1.0}, {"evidence": True}])
+@pytest.mark.parametrize(
+    "options", [{"steps": 3}, {"tokens_per_step": 1}, {"proposal": Proposal(1.0)}, {"evidence": True}]
+)
 def test_no_token_is_ever_rewritten_with_itself(options: dict[str, Any], seed: int) -> None:
     """The bug of the loop from random tokens: its surest slot was rewritten for ever, others never."""
     canvas = blank(10, 6, seed=seed)
@@ -140,7 +142,7 @@ def test_no_text_comes_back() -> None:
 @pytest.mark.parametrize(("options", "calls"), [({"steps": 5}, 20), ({"tokens_per_step": 5}, 8), ({"max_steps": 3}, 3)])
 def test_what_never_settles_is_ended(options: dict[str, Any], calls: int) -> None:
     belief = torch.zeros(10, VOCAB.size).index_fill(1, torch.tensor([9, 10]), -torch.inf).log_softmax(-1)
-    assert len(walk(Refine(temperature=1.0, **options), Fixed(belief, PROCESS), blank(10, prompt=0))) == calls
+    assert len(walk(Refine(proposal=Proposal(1.0), **options), Fixed(belief, PROCESS), blank(10, prompt=0))) == calls
 
 
 def test_a_draw_that_keeps_the_token_keeps_the_slot() -> None:
@@ -148,7 +150,7 @@ def test_a_draw_that_keeps_the_token_keeps_the_slot() -> None:
     log_p, rows = torch.full((1, VOCAB.size), -torch.inf), 4000
     log_p[0, :3] = torch.tensor([0.5, 0.3, 0.2]).log()
     canvas = blank(*[1] * rows, prompt=0)
-    sampler = Refine(temperature=1.0, max_steps=1)
+    sampler = Refine(proposal=Proposal(1.0), max_steps=1)
     text = sampler.sample(Fixed(log_p, PROCESS), canvas, seeded(1), torch.zeros_like(canvas.ids))
     expected = torch.tensor([0.5, 0.3, 0.2, *[0.0] * 8]) * rows
     assert chi_square(torch.bincount(text.flatten(), minlength=VOCAB.size), expected) < SURPRISING
@@ -227,7 +229,6 @@ def test_what_it_is_told_never_rises_again() -> None:
         ({"steps": 2, "tokens_per_step": 2}, "leave one of them null"),
         ({"max_steps": 0}, "sampler.max_steps=0"),
         ({"noise": 1.5}, "sampler.noise=1.5"),
-        ({"temperature": -0.5}, "sampler.temperature=-0.5"),
     ],
 )
 def test_options_without_sense_are_refused(options: dict[str, Any], says: str) -> None:

@@ -1,4 +1,4 @@
-"""Writing down the surest slots, or any slots: which, how many at a time, and with what confidence."""
+"""Revealing a masked text: which slots, how many at a time, with what confidence, and what is taken back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dllm_lightning.model.denoiser import NetworkDenoiser
-from dllm_lightning.sampler import Confidence, RandomOrder, Reveal
+from dllm_lightning.sampler import (
+    AtRandom,
+    Even,
+    LeastEntropy,
+    LeftToRight,
+    Margin,
+    Proposal,
+    Replan,
+    Reveal,
+    Scheduled,
+    Several,
+    Shuffled,
+    Threshold,
+)
 from dllm_lightning.types import Canvas, Step
 from tests.laws.odds import SURPRISING, chi_square
 from tests.laws.parts import seeded, vocabulary
@@ -18,7 +31,7 @@ from tests.sampler.denoisers import Fixed, Joint, LittleNetwork, Oracle, blank, 
 
 VOCAB = vocabulary(11)
 PROCESS = plain(VOCAB)
-BOTH = pytest.mark.parametrize("kind", [Confidence, RandomOrder])
+ORDERS = pytest.mark.parametrize("order", [Reveal().order, Shuffled()], ids=["surest", "shuffled"])
 
 
 def network(seed: int = 0) -> NetworkDenoiser:
@@ -32,6 +45,11 @@ def walk(sampler: Reveal, denoiser: Any, canvas: Canvas, seed: int = 0) -> list[
 def reveals(steps: list[Step]) -> list[list[int]]:
     """How many slots each step writes in each row."""
     return [step.changed.sum(1).tolist() for step in steps]
+
+
+def places(steps: list[Step]) -> list[list[int]]:
+    """The columns that each step writes in the first row."""
+    return [step.changed[0].nonzero().squeeze(-1).tolist() for step in steps]
 
 
 def the_original_loop(seed: int, canvas: Canvas, tokens: list[int]) -> list[tuple[int, int]]:
@@ -53,19 +71,19 @@ def the_original_loop(seed: int, canvas: Canvas, tokens: list[int]) -> list[tupl
 @pytest.mark.parametrize(
     ("sampler", "tokens"),
     [
-        (Confidence(), [1] * 10),
-        (Confidence(steps=10), [1] * 10),
-        (Confidence(steps=4), [3, 3, 2, 2]),
-        (Confidence(steps=1), [10]),
-        (Confidence(steps=99), [1] * 10),
-        (Confidence(tokens_per_step=4), [4, 4, 2]),
-        (Confidence(tokens_per_step=99), [10]),
+        (Reveal(), [1] * 10),
+        (Reveal(steps=10), [1] * 10),
+        (Reveal(steps=4), [3, 3, 2, 2]),
+        (Reveal(steps=1), [10]),
+        (Reveal(steps=99), [1] * 10),
+        (Reveal(pace=Several(4)), [4, 4, 2]),
+        (Reveal(pace=Several(99)), [10]),
+        (Reveal(pace=Threshold(1.0)), [1] * 10),
+        (Reveal(pace=Threshold(0.0)), [10]),
     ],
     ids=str,
 )
-def test_greedy_confidence_is_the_original_loop_token_for_token(
-    sampler: Confidence, tokens: list[int], seed: int
-) -> None:
+def test_greedy_confidence_is_the_original_loop_token_for_token(sampler: Reveal, tokens: list[int], seed: int) -> None:
     canvas, written = blank(10, seed=seed), []
     for step, count in zip(walk(sampler, network(seed), canvas), tokens, strict=True):
         changed = step.changed[0].nonzero().squeeze(-1)
@@ -75,31 +93,44 @@ def test_greedy_confidence_is_the_original_loop_token_for_token(
     assert written == the_original_loop(seed, canvas, tokens)
 
 
-@BOTH
-def test_each_row_shares_out_its_own_slots_larger_shares_first(kind: type[Reveal]) -> None:
-    canvas = blank(10, 3, 0, 4)
-    steps = walk(kind(steps=4), network(), canvas)
+@ORDERS
+def test_each_row_shares_out_its_own_slots_larger_shares_first(order: Any) -> None:
+    steps = walk(Reveal(4, order), network(), blank(10, 3, 0, 4))
     assert reveals(steps) == [[3, 1, 0, 1], [3, 1, 0, 1], [2, 1, 0, 1], [2, 0, 0, 1]]
 
 
-@BOTH
-def test_a_fixed_pace_ends_in_each_row_with_what_is_left(kind: type[Reveal]) -> None:
-    assert reveals(walk(kind(tokens_per_step=4), network(), blank(10, 3))) == [[4, 3], [4, 0], [2, 0]]
+@ORDERS
+def test_a_fixed_pace_ends_in_each_row_with_what_is_left(order: Any) -> None:
+    assert reveals(walk(Reveal(order=order, pace=Several(4)), network(), blank(10, 3))) == [[4, 3], [4, 0], [2, 0]]
 
 
-@BOTH
-def test_without_a_pace_every_step_writes_one_token_in_each_row(kind: type[Reveal]) -> None:
-    assert reveals(walk(kind(), network(), blank(3, 1))) == [[1, 1], [1, 0], [1, 0]]
+@ORDERS
+def test_without_a_pace_every_step_writes_one_token_in_each_row(order: Any) -> None:
+    assert reveals(walk(Reveal(order=order), network(), blank(3, 1))) == [[1, 1], [1, 0], [1, 0]]
 
 
-@BOTH
-def test_more_steps_than_slots_waste_no_network_call(kind: type[Reveal]) -> None:
+@ORDERS
+@pytest.mark.parametrize("pace", [Even(), Scheduled()], ids=str)
+def test_more_steps_than_slots_waste_no_network_call(order: Any, pace: Any) -> None:
     denoiser = network()
-    assert len(walk(kind(steps=50), denoiser, blank(4, 2))) == denoiser.calls == 4
+    assert len(walk(Reveal(50, order, pace), denoiser, blank(4, 2))) == denoiser.calls == 4
 
 
-@pytest.mark.parametrize("sampler", [Confidence(), Confidence(steps=3), Confidence(tokens_per_step=2)], ids=str)
-def test_rows_of_a_ragged_batch_are_written_as_they_would_be_alone(sampler: Confidence) -> None:
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Reveal(),
+        Reveal(steps=3),
+        Reveal(pace=Several(2)),
+        Reveal(pace=Threshold(0.3)),
+        Reveal(undo=Replan()),
+        Reveal(order=Margin()),
+        Reveal(order=LeastEntropy()),
+        Reveal(3, pace=Scheduled()),
+    ],
+    ids=str,
+)
+def test_rows_of_a_ragged_batch_are_written_as_they_would_be_alone(sampler: Reveal) -> None:
     canvas = blank(7, 2, 11, 1)
     together = sampler.sample(network(), canvas)
     for index in range(4):
@@ -110,34 +141,38 @@ def test_rows_of_a_ragged_batch_are_written_as_they_would_be_alone(sampler: Conf
 def test_among_equally_sure_slots_the_one_further_left_comes_first() -> None:
     log_p = torch.full((6, VOCAB.size), -torch.inf)
     log_p[:, 3:5] = torch.tensor([0.25, 0.75]).log()
-    steps = walk(Confidence(tokens_per_step=2), Fixed(log_p, PROCESS), blank(6, prompt=0))
-    assert [step.changed[0].nonzero().squeeze(-1).tolist() for step in steps] == [[0, 1], [2, 3], [4, 5]]
+    for order in (Reveal().order, Margin(), LeastEntropy(), LeftToRight()):
+        steps = walk(Reveal(order=order, pace=Several(2)), Fixed(log_p, PROCESS), blank(6, prompt=0))
+        assert places(steps) == [[0, 1], [2, 3], [4, 5]]
 
 
-@BOTH
-def test_confidence_is_the_belief_before_any_temperature(kind: type[Reveal]) -> None:
+def test_orders_disagree_where_they_should() -> None:
+    """Surest: .60 before .55 before .50. Margin: .50 over .01 comes first. Entropy: what has one rival comes first."""
+    log_p = torch.full((3, VOCAB.size), -torch.inf)
+    log_p[0, :2] = torch.tensor([0.60, 0.40]).log()
+    log_p[1, :3] = torch.tensor([0.55, 0.44, 0.01]).log()
+    log_p[2, :9] = torch.tensor([0.50, *[0.0625] * 8]).log()
+    believed, canvas = Fixed(log_p, PROCESS), blank(3, prompt=0)
+    told = {type(order): places(walk(Reveal(order=order), believed, canvas)) for order in (Margin(), LeastEntropy())}
+    assert places(walk(Reveal(), believed, canvas)) == [[0], [1], [2]]
+    assert told == {Margin: [[2], [0], [1]], LeastEntropy: [[0], [1], [2]]}
+    backwards = Fixed(log_p.flip(0), PROCESS)
+    assert places(walk(Reveal(order=LeftToRight()), backwards, canvas)) == [[0], [1], [2]]
+
+
+@ORDERS
+def test_confidence_is_the_belief_before_any_temperature(order: Any) -> None:
     log_p = torch.randn(5, VOCAB.size, generator=seeded(1)).log_softmax(-1)
-    steps = walk(kind(temperature=3.0, tokens_per_step=2), Fixed(log_p, PROCESS), blank(5, prompt=0))
-    for step in steps:
+    sampler = Reveal(order=order, proposal=Proposal(3.0), pace=Several(2))
+    for step in walk(sampler, Fixed(log_p, PROCESS), blank(5, prompt=0)):
         believed = log_p.exp().gather(1, step.x[0][:, None]).squeeze(1)
         assert_close(step.confidence[0], torch.where(step.changed[0], believed, 0.0))
-
-
-@BOTH
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_a_temperature_draws_from_the_sharpened_beliefs(kind: type[Reveal], temperature: float) -> None:
-    log_p, rows = torch.full((1, VOCAB.size), -torch.inf), 4000
-    log_p[0, :5] = torch.tensor([0.5, 0.3, 0.1, 0.08, 0.02]).log()
-    canvas = blank(*[1] * rows, prompt=0)
-    tokens = kind(temperature=temperature).sample(Fixed(log_p, PROCESS), canvas, seeded(2)).flatten()
-    expected = (log_p[0] / temperature).softmax(-1) * rows
-    assert chi_square(torch.bincount(tokens, minlength=VOCAB.size), expected) < SURPRISING
 
 
 def test_random_order_takes_every_order_equally_often() -> None:
     rows = 3000
     canvas = blank(*[3] * rows, prompt=0)
-    steps = walk(RandomOrder(), Oracle(torch.zeros_like(canvas.ids), PROCESS), canvas)
+    steps = walk(Reveal(order=Shuffled()), Oracle(torch.zeros_like(canvas.ids), PROCESS), canvas)
     first, second = (step.changed.long().argmax(1) for step in steps[:2])
     orders = torch.bincount(first * 3 + second, minlength=9)
     expected = (1 - torch.eye(3)).flatten() * rows / 6
@@ -149,26 +184,53 @@ def test_random_order_with_exact_conditionals_draws_from_the_joint() -> None:
     p /= p.sum()
     rows, vocab = 6000, vocabulary(5)
     joint = Joint(p, plain(vocab))
-    texts = RandomOrder(temperature=1.0).sample(joint, blank(*[3] * rows, prompt=0, vocab=vocab), seeded(4))
+    sampler = Reveal(order=Shuffled(), proposal=Proposal(1.0))
+    texts = sampler.sample(joint, blank(*[3] * rows, prompt=0, vocab=vocab), seeded(4))
     assert chi_square(joint.counts(texts), p * rows) < SURPRISING
 
 
 def test_a_step_tells_the_time_at_which_so_much_is_hidden() -> None:
-    steps = walk(Confidence(steps=4), network(), blank(8, 8))
+    steps = walk(Reveal(steps=4), network(), blank(8, 8))
     assert [step.t for step in steps] == [1.0, 0.75, 0.5, 0.25] and [step.s for step in steps] == [0.75, 0.5, 0.25, 0.0]
 
 
-@BOTH
+def test_replanning_hides_what_others_have_overtaken() -> None:
+    """Two slots look surest at first; once one is written, the belief in it falls below that in the third."""
+
+    class Fickle(Fixed):
+        def table(self, x_t: Tensor, t: Tensor, at: Tensor) -> Tensor:
+            written = x_t[0, 0] != VOCAB.mask_id
+            p = torch.tensor([0.3 if written else 0.9, 0.6, 0.5])[:, None]
+            return torch.cat([p, (1 - p) / 2, (1 - p) / 2, torch.zeros(3, VOCAB.size - 3)], 1).log()[at[0]]
+
+    steps = walk(Reveal(undo=Replan()), Fickle(torch.empty(0), PROCESS), blank(3, prompt=0))
+    assert [(step.x[0] != VOCAB.mask_id).tolist() for step in steps] == [
+        [True, False, False],
+        [False, True, True],
+        [True, True, True],
+    ]
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_slots_are_taken_back_at_random_each_once_and_no_more_than_are_written(share: float) -> None:
+    canvas = blank(*[12] * 50, prompt=0)
+    back = torch.zeros_like(canvas.ids)
+    hidden = canvas.editable.sum(1)
+    for step in walk(Reveal(pace=Several(2), undo=AtRandom(share)), Oracle(canvas.ids * 0, PROCESS), canvas):
+        back += step.changed & (step.x == VOCAB.mask_id)
+        before, hidden = hidden, (step.x == VOCAB.mask_id).sum(1)
+        assert (hidden <= before).all()
+    assert back.max() == 1 and back.sum() > 50 * 12 * share / 3 and (hidden == 0).all()
+    assert not walk(Reveal(undo=AtRandom(0.0)), network(), blank(4))[0].changed[0, 4:].all()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"steps": 0}, "sampler.steps=0"),
-        ({"tokens_per_step": -1}, "sampler.tokens_per_step=-1"),
-        ({"steps": 2, "tokens_per_step": 2}, "leave one of them null"),
-        ({"temperature": -0.5}, "sampler.temperature=-0.5"),
-        ({"temperature": float("nan")}, "sampler.temperature=nan"),
+        ({"steps": 2, "pace": Several(2)}, "leave sampler.steps null"),
     ],
 )
-def test_a_pace_or_temperature_without_sense_is_refused(kind: type[Reveal], options: dict[str, Any], says: str) -> None:
+def test_a_pace_without_sense_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        kind(**options)
+        Reveal(**options)
