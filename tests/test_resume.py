@@ -75,6 +75,7 @@ def test_every_byte_of_a_checkpoint_counts(folder: Path, tmp_path: Path) -> None
         ("noise=cosine", "noise._target_=dllm_lightning.noise.LogLinear (now dllm_lightning.noise.Cosine)"),
         ("noise.max_ratio=0.9", "noise.max_ratio=1.0 (now 0.9)"),
         ("process/hiding=uniform_count", "process.hiding._target_="),
+        ("process.prompt_dropout=0.1", "process.prompt_dropout=0.0 (now 0.1)"),
         ("loss=masked_ce", "loss._target_="),
         ("data.train_size=40", "data.train_size=32 (now 40)"),
         ("data.toy_seed=1", "data.toy_seed=0 (now 1)"),

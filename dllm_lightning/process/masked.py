@@ -13,7 +13,7 @@ from torch import Tensor
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process.draws import Draws
 from dllm_lightning.process.hiding import Bernoulli, Hiding, Replace
-from dllm_lightning.process.process import NoBound, Process
+from dllm_lightning.process.process import NoBound, Process, attentive
 from dllm_lightning.types import Canvas, Corrupted, Slots
 
 
@@ -32,7 +32,7 @@ class MaskedDiffusion(Process):
         """All masks; nothing is drawn."""
         return torch.where(canvas.editable, self.vocab.mask_id, canvas.ids)
 
-    def corrupt(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
+    def noised(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
         hidden, t = self.hiding.choose(canvas, t, self.schedule, draws)
         x_t = self.replace.apply(hidden, canvas, self.vocab.mask_id, self.vocab.noise_ids, draws)
         return Corrupted(canvas, x_t, t, asked=hidden)
@@ -96,7 +96,7 @@ class MaskedDiffusion(Process):
     @property
     def plain(self) -> MaskedDiffusion:
         if self.why_no_bound is None and self.schedule.complete:
-            return self
+            return attentive(self)
         whole = self.schedule.unbounded()
         schedule = whole if whole.complete else LogLinear()
-        return dataclasses.replace(self, schedule=schedule, hiding=Bernoulli(), replace=Replace())
+        return dataclasses.replace(attentive(self), schedule=schedule, hiding=Bernoulli(), replace=Replace())

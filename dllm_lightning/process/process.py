@@ -12,8 +12,12 @@ A process is immutable, knows tensors only, and gives the same answer to the sam
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +25,7 @@ from torch import Tensor
 
 from dllm_lightning.noise import NoiseSchedule
 from dllm_lightning.process.draws import Draws
+from dllm_lightning.process.prompt import check_prompt, drawn, words
 from dllm_lightning.process.truth import LogTruth
 from dllm_lightning.types import Canvas, Corrupted, Slots, Vocab
 
@@ -31,18 +36,49 @@ class NoBound(ValueError):
 
 @dataclass(frozen=True)
 class Process(ABC):
-    """One way to destroy text, and what it takes to restore it."""
+    """One way to destroy text, and what it takes to restore it.
+
+    `prompt_dropout` is the share of documents whose prompt is not shown in training, for guidance (see `Guided`);
+    `prompt_keep` are the ids that stay there all the same, null: all that is no ordinary text, such as the markers of
+    a template. Raises ValueError for what is no share, or no token.
+    """
 
     vocab: Vocab
     schedule: NoiseSchedule
+    prompt_dropout: float = field(default=0.0, kw_only=True)
+    prompt_keep: Sequence[int] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        keep = None if self.prompt_keep is None else tuple(self.prompt_keep)  # comparable, whatever list it came as
+        object.__setattr__(self, "prompt_keep", keep)
+        check_prompt(self.prompt_dropout, keep, self.vocab)
 
     @abstractmethod
     def prior(self, canvas: Canvas, generator: torch.Generator | None = None) -> Int[Tensor, "B L"]:
         """x_1: the canvas with every editable slot drawn from pure noise."""
 
-    @abstractmethod
     def corrupt(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
-        """x_t ~ q(x_t | x_0) on the editable slots; all others come back bit for bit."""
+        """x_t ~ q(x_t | x_0) on the editable slots; all others come back bit for bit, if no prompt is dropped."""
+        return self.prompted(self.noised(canvas, t, draws), draws)
+
+    @abstractmethod
+    def noised(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
+        """The same with every prompt shown."""
+
+    def prompted(self, noised: Corrupted, draws: Draws) -> Corrupted:
+        """Takes the prompt from a share of the documents. It draws last, so that all other noise is what it was."""
+        if not self.prompt_dropout:
+            return noised
+        gone = drawn(noised.clean, self.prompt_dropout, draws) & self.prompt(noised.clean)
+        return noised._replace(x_t=torch.where(gone, self.vocab.mask_id, noised.x_t))
+
+    def prompt(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+        """What a text without its prompt lacks: the slots that were given, but for the ids that are kept."""
+        return ~canvas.editable & (canvas.segment > 0) & self._words.to(canvas.ids.device)[canvas.ids]
+
+    @cached_property
+    def _words(self) -> Bool[Tensor, " K"]:
+        return words(self.vocab, self.prompt_keep)
 
     @abstractmethod
     def asks(self, x_t: Int[Tensor, "B L"], editable: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
@@ -116,4 +152,12 @@ class Process(ABC):
     @property
     @abstractmethod
     def plain(self) -> Process:
-        """The true diffusion behind this corruption: what validation measures and samplers invert."""
+        """The true diffusion behind this corruption, prompts shown: what validation measures and samplers invert."""
+
+
+P = TypeVar("P", bound=Process)
+
+
+def attentive(process: P) -> P:
+    """The same process, with every prompt shown."""
+    return dataclasses.replace(process, prompt_dropout=0.0) if process.prompt_dropout else process

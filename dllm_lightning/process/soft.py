@@ -154,10 +154,11 @@ class SoftCorruption:
         states = self.process.states.to(canvas.ids)
         x_t = canvas.ids.flatten().index_copy(0, at, states[latents.hard(gamma)]).view_as(canvas.ids)
         if tau == 0.0:
-            return Corrupted(canvas, x_t, t, asked)
+            return self.process.prompted(Corrupted(canvas, x_t, t, asked), draws)
         weight, rest = latents.weights(gamma, tau)
         rest = torch.where(rest < 2.0**-24, 0.0, rest)  # beside 1 that is nothing in float32: so tau -> 0 is exact
-        return Corrupted(canvas, x_t, t, asked, SoftTokens(at, states[latents.ranks], weight.float(), rest.float()))
+        soft = SoftTokens(at, states[latents.ranks], weight.float(), rest.float())
+        return self.process.prompted(Corrupted(canvas, x_t, t, asked, soft), draws)
 
     def latents(self, canvas: Canvas, at: Int[Tensor, " M"], draws: Draws) -> Latents:
         """Fresh latents of the slots `at`, whose clean tokens are states."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process.draws import Draws
-from dllm_lightning.process.process import Process
+from dllm_lightning.process.process import Process, attentive
 from dllm_lightning.process.rate import rate
 from dllm_lightning.process.rate_function import Rate
 from dllm_lightning.types import Canvas, Corrupted, Slots
@@ -53,7 +53,7 @@ class UniformDiffusion(Process):
         drawn = torch.randint(self.count, canvas.ids.shape, generator=generator, device=place)
         return torch.where(canvas.editable, self.states.to(place)[drawn], canvas.ids)
 
-    def corrupt(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
+    def noised(self, canvas: Canvas, t: Float[Tensor, "B L"], draws: Draws) -> Corrupted:
         """Replaces each slot with probability 1 - alpha by any state, its own included."""
         asked = canvas.editable & self.is_state(canvas.ids)
         replaced = asked & (draws.uniform(canvas) < self.schedule.mask_ratio(t))
@@ -128,6 +128,6 @@ class UniformDiffusion(Process):
     @property
     def plain(self) -> UniformDiffusion:
         if self.why_no_bound is None:
-            return self
+            return attentive(self)
         whole = self.schedule.unbounded()
-        return dataclasses.replace(self, schedule=whole if whole.complete else LogLinear())
+        return dataclasses.replace(attentive(self), schedule=whole if whole.complete else LogLinear())
