@@ -162,11 +162,20 @@ def trains_validates_and_writes(module: DiffusionModule, samplers: list[Sampler]
         assert written[~asked.editable].equal(asked.ids[~asked.editable]), f"{sampler} touched the prompt"
 
 
-@pytest.mark.parametrize("choice", filter(belongs, EVERY), ids=str)
+TOGETHER = [*filter(belongs, EVERY)]
+
+
+@pytest.mark.parametrize("choice", TOGETHER, ids=str)
 def test_what_belongs_together_trains_and_writes(choice: Choice, network: Backbone) -> None:
+    """A sampler sees of all this the network and the plain process: each combination tries one of them, in turn."""
     module, samplers = assembled(choice, network)
     assert len(samplers) >= 3
-    trains_validates_and_writes(module, samplers)
+    trains_validates_and_writes(module, [samplers[TOGETHER.index(choice) % len(samplers)]])
+
+
+@pytest.mark.parametrize("choice", {(each.model, each.process[0]): each for each in TOGETHER}.values(), ids=str)
+def test_what_belongs_together_writes_with_every_sampler_that_accepts_it(choice: Choice, network: Backbone) -> None:
+    trains_validates_and_writes(*assembled(choice, network))
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=" ".join)
