@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dllm_lightning.backbone.cache.store import CannotRemember, Store
 from dllm_lightning.backbone.chunked import Score, score_in_chunks
 from dllm_lightning.types import SoftTokens
 
@@ -61,6 +62,25 @@ class Backbone(nn.Module, ABC):
         Slots that `soft` speaks of show its mixtures in place of their `inputs`.
         """
 
+    def store(self) -> Store:
+        """An empty store, for calls that compute some columns and take the others as they were.
+
+        Raises CannotRemember where keys and values are not to be had.
+        """
+        raise CannotRemember(
+            f"{type(self).__name__} keeps no keys and values from one call to the next, so it cannot be given a cache: "
+            f"leave it out (cache=none), or use a ModernBERT backbone."
+        )
+
+    def encode_anew(
+        self, inputs: Int[Tensor, "R L"], level: Float[Tensor, "R L"], segment: Int[Tensor, "R L"], store: Store
+    ) -> Float[Tensor, "R C D"]:
+        """The state of each slot in the columns that the store is looking at: all L of them, or some.
+
+        Those see the others through the keys and values in the store, and theirs take their places there.
+        """
+        raise CannotRemember(f"{type(self).__name__} has no store.")
+
     @property
     @abstractmethod
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
@@ -95,13 +115,20 @@ class Backbone(nn.Module, ABC):
         soft: SoftTokens | None = None,
         score: Score | None = None,
         weight: Float[Tensor, " N"] | None = None,
+        store: Store | None = None,
     ) -> Tensor | tuple[Float[Tensor, ""], Float[Tensor, "N M"]]:
         """Logits (N K) at the slots `at` (indices into B·L); or, with a `score`, what it makes of them.
 
         `score(logits, start, stop)` gives M values for each of the slots start..stop. Returned are the weighted sum of
         the first of them, to descend on, and all of them without gradient. `weight` is 1 unless given.
+
+        With a `store` only some C columns are computed, and `at` are indices into B·C.
         """
-        states = self.encode(inputs, level, segment, soft).flatten(0, 1)[at]
+        if store is None:
+            states = self.encode(inputs, level, segment, soft)
+        else:
+            states = self.encode_anew(inputs, level, segment, store)
+        states = states.flatten(0, 1)[at]
         if score is None:
             return self.head(states)
         weight = torch.ones(len(at), device=at.device) if weight is None else weight

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import torch
-from torch.testing import assert_close
+from typing import Any
 
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dllm_lightning.backbone.cache import Cache, Delayed, Dual, Memory, Prefix, Vicinity
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, Replace
 from dllm_lightning.sampler import Reveal
+from tests.backbone.nets import K, modernbert
 from tests.laws.parts import vocabulary
 from tests.sampler.denoisers import LittleNetwork, blank, plain
 
 VOCAB = vocabulary(11)
+CACHES = (Prefix(), Dual(refresh_every=2), Vicinity(before=2, after=1), Delayed())
 
 
 def denoiser() -> NetworkDenoiser:
@@ -55,3 +63,51 @@ def test_the_network_is_put_into_evaluation_mode_and_keeps_no_graph() -> None:
     asking, canvas = NetworkDenoiser(network, plain(VOCAB)), blank(3)  # type: ignore[arg-type]
     assert not network.training
     assert not asking(canvas.ids, torch.ones(1), canvas.segment, canvas.editable).requires_grad
+
+
+class NoWaiting(TorchDispatchMode):
+    """Stands for a device whose answers come late, if at all: what lies on `meta` has shapes, but no numbers.
+
+    Whoever asks for one of them fails by himself; only writing where a mask is true would not, although it counts them.
+    What goes there has to be sent without waiting for its arrival.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if "index_put" in str(func):
+            assert all(each is None or each.dtype != torch.bool for each in args[1])
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = args[1] if func is torch.ops.aten.copy_.default else args[0]
+            if source.device != found.device:
+                assert (kwargs or {}).get("non_blocking"), f"{source.shape} was waited for"
+                self.sent += 1
+        return found
+
+
+@pytest.mark.parametrize("cache", (None, *CACHES), ids=str)
+def test_nothing_waits_for_the_device_where_the_question_lies_on_the_host(
+    cache: Cache | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # which knows no such device
+    vocab = vocabulary(K)
+    process, canvas = plain(vocab), blank(5, 9, 7, prompt=6, vocab=vocab)
+    vars(process)["never"] = process.never.to("meta")  # constants are there already
+    asking = NetworkDenoiser(modernbert(time_conditioning=True).to("meta"), process, cache)
+    if cache is not None:
+        asking.memory = Memory(cache, canvas, asking.backbone.store())
+    x_t, _, segment = canvas.to("meta")
+    at = canvas.editable.clone()
+    for gone in ([0, -1], [1, -4], [0, slice(None)], [1, -1]):
+        at[*gone] = False
+        with NoWaiting() as watching:
+            x0, sure = asking.read(x_t, torch.empty(3, device="meta"), segment, at, best)
+        assert x0.shape == sure.shape == (int(at.sum()),) and watching.sent > 0
+    assert asking.calls == 4
+
+
+def best(log_p_x0: Tensor, part: slice) -> tuple[Tensor, ...]:
+    return log_p_x0.argmax(-1), log_p_x0.amax(-1)
