@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dllm_lightning.backbone import Backbone
+from dllm_lightning.backbone.cache import Cache
 from dllm_lightning.backbone.time_embedding import TIME_FILE
 from dllm_lightning.checkpoints import NoModel, check_recipe, checkpoint_in, read_whole
 from dllm_lightning.data.template import ChatTemplate
@@ -62,8 +63,9 @@ class Loaded:
         backbone: Any = self.backbone
         return backbone.network
 
-    def denoiser(self) -> NetworkDenoiser:
-        return NetworkDenoiser(self.backbone, self.process)
+    def denoiser(self, cache: Cache | None = None) -> NetworkDenoiser:
+        """What a sampler asks. Raises CannotRemember for a cache of a network that cannot have one."""
+        return NetworkDenoiser(self.backbone, self.process, cache)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
