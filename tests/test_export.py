@@ -96,7 +96,7 @@ def test_so_does_a_process_that_can_import_neither_this_package_nor_lightning(
     averaged: Path, exported: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", ALONE, str(exported)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     ids, theirs = json.loads(ran.stdout)
     ours = load(averaged)

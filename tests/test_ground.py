@@ -33,7 +33,7 @@ class Place(NamedTuple):
         if self.path is not None:
             environment["PYTHONPATH"] = str(self.path)
         command = [str(self.python), *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600)
         said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
         assert done.returncode == 0, "\n".join(said)
         return done

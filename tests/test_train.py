@@ -137,7 +137,7 @@ def test_ctrl_c_ends_a_run_politely_and_the_same_command_goes_on(tmp_path: Path)
             assert time.monotonic() < deadline
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=240) == 130, log.read_text()
+        assert process.wait(timeout=900) == 130, log.read_text()
     said = log.read_text()
     assert "Stopping when this step is done and saved" in said
     assert "stopped" in said and "runs/quickstart/checkpoints/last.ckpt" in said

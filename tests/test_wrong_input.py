@@ -513,7 +513,7 @@ def test_in_a_real_terminal_too(typed: tuple[str, ...], said: str, tmp_path: Pat
     """The libraries that are loaded on the way say nothing beside the sentence."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     command = [sys.executable, "-m", "dllm_lightning.train", *typed]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(said) and ran.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())

@@ -36,7 +36,7 @@ class Nursery:
         """The number of the process that a run has been started in; `limit` is the largest file it may write."""
         return int(self._ask("start", str(self.folder), environment or {}, limit, *arguments))
 
-    def wait(self, pid: int, seconds: float = 120) -> int | None:
+    def wait(self, pid: int, seconds: float = 600) -> int | None:
         """Its exit code (negative: the signal that killed it), or None if it still runs after so long."""
         code = self._ask("wait", str(pid), str(seconds))
         return None if code == "None" else int(code)

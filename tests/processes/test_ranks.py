@@ -115,7 +115,7 @@ def test_a_sweep_of_two_by_two_jobs_with_two_processes_each(tmp_path: Path) -> N
     options = (*TINY, *TINY_TOY, "trainer=ddp_cpu", "callbacks.progress=null", "run=sweep")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+        [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500
     )
     assert ran.returncode == 0, ran.stderr
     sweep = tmp_path / "runs" / "sweeps" / "sweep"
@@ -163,7 +163,7 @@ def test_processes_that_torchrun_starts_share_one_folder(tmp_path: Path) -> None
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*torchrun, "-m", "dllm_lightning.train", *options]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500)
     assert ran.returncode == 0, ran.stderr
     (day,) = (tmp_path / "runs").iterdir()
     (run,) = day.iterdir()
