@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dllm_lightning.process.blocks import blocks
+
 
 class LogTruth(torch.autograd.Function):
     """(logits (N K), x0 (N)) -> log p(x0) (N 1). The ids in `never` have no probability.
@@ -23,9 +25,11 @@ class LogTruth(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, x0: Tensor, never: Tensor) -> Tensor:
         table = logits.detach() if logits.dtype in (torch.float32, torch.float64) else logits.float()
         table.index_fill_(1, never.to(table.device), -torch.inf)
-        table -= table.amax(-1, keepdim=True)
-        truth = table.gather(1, x0[:, None])
-        mass = table.exp_().sum(-1, keepdim=True)
+        truth, mass = table.new_empty(2, len(table), 1)
+        for e, own, total, x in blocks(table, truth, mass, x0[:, None]):
+            e -= e.amax(-1, keepdim=True)
+            own.copy_(e.gather(1, x))
+            total.copy_(e.exp_().sum(-1, keepdim=True))
         ctx.table, ctx.x0, ctx.mass = table, x0, mass
         return truth - mass.log()
 

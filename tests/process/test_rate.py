@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
-from dllm_lightning.noise import Cosine, LogLinear, NoiseSchedule
-from dllm_lightning.process import UniformDiffusion, rate_function
+from dllm_lightning.noise import Cosine, LogLinear, NoiseSchedule, Polynomial
+from dllm_lightning.process import UniformDiffusion, blocks
 from dllm_lightning.process.rate import excess, log_one_plus, rate
 from dllm_lightning.process.rate_function import Rate
 from dllm_lightning.types import Slots, Vocab
@@ -72,7 +72,7 @@ def test_the_rate_is_zero_at_the_truth_and_positive_elsewhere() -> None:
 def test_the_gradient_in_closed_form_is_that_of_autograd(
     dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rate_function.BLOCK, "cpu", 11 * rows)
+    monkeypatch.setitem(blocks.BLOCK, "cpu", 11 * rows)
     exact, slots = every_pair()
     logits, outer = exact.to(dtype), torch.randn(64, generator=seeded(3), dtype=torch.float64)
     whole, ours = logits.clone().double().requires_grad_(), logits.clone().requires_grad_()
@@ -164,6 +164,20 @@ def test_float32_has_the_digits_of_float64(t: float) -> None:
         exact = process.nelbo(process.log_p_x0(logits.double(), slots), slots)
         assert_close(process.nelbo(process.log_p_x0(logits, slots), slots).double(), exact, rtol=1e-5, atol=0.0)
         assert_close(process.nelbo_of_logits(logits, slots).double(), exact, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("t", [1e-5, 1e-4, 1e-3])
+def test_noise_so_rare_that_products_of_odds_are_infinite_costs_no_digits(t: float) -> None:
+    """A ratio of t^3 makes c 5e16 at t = 1e-4, and (c / K)^4 goes beyond float32."""
+    process = UniformDiffusion(WIDE, Polynomial(power=3.0))
+    for scale in (0.0, 4.0):
+        logits, slots = kinds_of_belief(scale)
+        slots = slots._replace(t=torch.full((8,), t))
+        exact, leaf = process.nelbo(process.log_p_x0(logits.double(), slots), slots), logits.requires_grad_()
+        nats = process.nelbo_of_logits(leaf, slots)
+        assert_close(nats.double(), exact, rtol=1e-5, atol=0.0)
+        (grad,) = torch.autograd.grad(nats.sum(), leaf)
+        assert grad.isfinite().all()
 
 
 @pytest.mark.parametrize("t", [1e-5, 0.5, 0.999])

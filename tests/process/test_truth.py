@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from dllm_lightning.noise import LogLinear
-from dllm_lightning.process import MaskedDiffusion, Process
+from dllm_lightning.process import MaskedDiffusion, Process, blocks
 from dllm_lightning.types import Slots
 from tests.laws.parts import seeded, vocabulary
 
@@ -18,7 +18,11 @@ SLOTS = Slots(X0, torch.full_like(X0, VOCAB.mask_id), torch.linspace(0.2, 1, len
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_the_true_column_and_its_gradient_are_those_of_all_beliefs(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("rows", [1, 4, 1000], ids="{} rows at a time".format)
+def test_the_true_column_and_its_gradient_are_those_of_all_beliefs(
+    dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(blocks.BLOCK, "cpu", 11 * rows)
     logits = (9 * torch.randn(len(X0), 11, generator=seeded(0))).to(dtype)
     logits[:, VOCAB.mask_id] = 100
     outer = torch.randn(len(X0), 1, generator=seeded(1))
