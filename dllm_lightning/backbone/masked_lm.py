@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dllm_lightning.backbone.backbone import Backbone, CannotPack
+from dllm_lightning.backbone.mixture import Mixture
 from dllm_lightning.backbone.networks import InvalidBackbone, available_attention, beside, fresh, published
 from dllm_lightning.backbone.time_embedding import TIME_FILE, TimeEmbedding
 from dllm_lightning.types import SoftTokens, positions
@@ -94,9 +95,7 @@ class MaskedLM(Backbone):
         table = self.network.get_input_embeddings()
         embedded = table(inputs)
         if soft is not None:
-            weight = soft.weight.to(table.weight.dtype)
-            mixed = nn.functional.embedding_bag(soft.ids, table.weight, mode="sum", per_sample_weights=weight)
-            mixed = mixed + soft.rest.to(weight)[:, None] * table.weight.mean(0)
+            mixed = Mixture.apply(table.weight, soft.ids, soft.weight, soft.rest)
             embedded = embedded.flatten(0, 1).index_copy(0, soft.at, mixed.to(embedded.dtype)).view_as(embedded)
         if self.time is not None:
             embedded = embedded + self.time(level)

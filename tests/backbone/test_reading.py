@@ -55,17 +55,20 @@ def test_a_soft_token_is_the_weighted_sum_of_its_rows_and_its_rest_the_mean_row(
     assert torch.equal(read[others], table[IDS.flatten()[others]])
 
 
-def test_soft_tokens_train_the_rows_they_mix() -> None:
+@pytest.mark.parametrize("rest", [0.0, 0.3])
+def test_soft_tokens_train_the_rows_they_mix(rest: float) -> None:
+    """And all rows a little, where something is left for their mean; one that is mixed in twice, twice."""
     network = modernbert()
     for p in network.parameters():
         p.requires_grad_(False)
     table = network.network.get_input_embeddings().weight.requires_grad_()
-    soft = SoftTokens(torch.tensor([1]), torch.tensor([[58, 59]]), torch.tensor([[0.7, 0.3]]), torch.zeros(1))
+    ids, weight = torch.tensor([[58, 59], [59, 60]]), torch.tensor([[0.7, 0.3 - rest], [0.25, 0.75]])
+    soft = SoftTokens(torch.tensor([1, 2]), ids, weight, torch.tensor([rest, 0.0]))
     embedded = network.read(IDS, torch.zeros(IDS.shape), soft)["inputs_embeds"]
-    (grad,) = torch.autograd.grad(embedded[0, 1].sum(), table)
-    assert_close(grad[58], torch.full_like(grad[58], 0.7))
-    assert_close(grad[59], torch.full_like(grad[59], 0.3))
-    assert grad.abs().sum(1).nonzero().flatten().tolist() == [58, 59]
+    (grad,) = torch.autograd.grad(embedded[0, 1].sum() + 2 * embedded[0, 2].sum(), table)
+    expected = torch.full((len(table), 1), rest / len(table))
+    expected[58:61, 0] += torch.tensor([0.7, 0.3 - rest + 0.5, 1.5])
+    assert_close(grad, expected.expand_as(grad))
 
 
 @every_network
