@@ -63,6 +63,11 @@ class Loaded:
         backbone: Any = self.backbone
         return backbone.network
 
+    @property
+    def longest(self) -> int | None:
+        """The longest row that the network has positions for, where it says so."""
+        return self.backbone.longest or getattr(self.network.config, "max_position_embeddings", None)
+
     def denoiser(self, cache: Cache | None = None) -> NetworkDenoiser:
         """What a sampler asks. Raises CannotRemember for a cache of a network that cannot have one."""
         return NetworkDenoiser(self.backbone, self.process, cache)

@@ -1,4 +1,4 @@
-"""What is asked: one prompt, a file of them, or lines from a pipe, as conversations."""
+"""What is asked: one prompt or one text with gaps, a file of them, or lines from a pipe."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dllm_lightning.data.asked import Asked, Question
+from dllm_lightning.data.gaps import BadGap, gapped
+from dllm_lightning.data.infill import Infill
 from dllm_lightning.data.messages import Message, validate_prompt
-
-Conversation = list[Message]
 
 
 class BadPrompt(ValueError):
     """Something that cannot be answered."""
 
 
-def one(prompt: str) -> Conversation:
-    """A user's first words. Raises BadPrompt if there are none."""
-    return _checked([{"role": "user", "content": prompt}], f"prompt={prompt!r}")
+def asked(prompt: str | None, fill: str | None, prompts: str | None) -> list[Asked] | None:
+    """What a command line asks; None where it leaves that to whoever speaks next.
+
+    Raises BadPrompt for what cannot be answered, and for a file beside a text.
+    """
+    if prompts is not None and prompt is not None:
+        raise BadPrompt(f"prompt={prompt!r} and prompts={prompts!r} both ask: give one of them.")
+    if prompts is not None and fill is not None:
+        raise BadPrompt(
+            f"fill={fill!r} and prompts={prompts!r} both ask: give one of them, or write the fills into a .jsonl file, "
+            f'as in {{"prompt": "...", "fill": "..."}}.'
+        )
+    if prompts is not None:
+        return from_file(prompts)
+    if prompt is None and fill is None:
+        return None
+    messages = [] if prompt is None else _checked([_said(prompt)], f"prompt={prompt!r}")
+    return [Question(messages) if fill is None else _infill(fill, messages, f"fill={fill!r}")]
 
 
-def from_lines(lines: Iterable[str], source: str) -> Iterator[Conversation]:
-    """A conversation per line that is not empty."""
+def from_lines(lines: Iterable[str], source: str) -> Iterator[Asked]:
+    """A question per line that is not empty."""
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _checked([{"role": "user", "content": line.strip()}], f"{source} line {number}")
+            yield Question(_checked([_said(line.strip())], f"{source} line {number}"))
 
 
-def from_file(name: str) -> list[Conversation]:
-    """The conversations of a .jsonl file (an object with `prompt` or `messages` per line), or the lines of any other.
+def from_file(name: str) -> list[Asked]:
+    """What a file asks: a .jsonl file by objects with `prompt` or `messages`, `fill`, or both; any other by its lines.
 
     Raises BadPrompt, with the line, for what cannot be answered, and for a file in which nothing is asked.
     """
@@ -53,7 +69,7 @@ def _json_lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold other line separators
 
 
-def _from_json(lines: Iterable[str], source: str) -> Iterator[Conversation]:
+def _from_json(lines: Iterable[str], source: str) -> Iterator[Asked]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -62,12 +78,24 @@ def _from_json(lines: Iterable[str], source: str) -> Iterator[Conversation]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise BadPrompt(f"{where} is not JSON ({error.msg}): {_short(line)}") from error
-        if isinstance(row, dict) and isinstance(row.get("messages"), list):
-            yield _checked(_unanswered(row["messages"]), where)
-        elif isinstance(row, dict) and isinstance(row.get("prompt"), str):
-            yield _checked([{"role": "user", "content": row["prompt"]}], where)
-        else:
-            raise BadPrompt(f'{where} has neither a "prompt" nor "messages": {_short(line)}')
+        yield _of_row(row if isinstance(row, dict) else {}, where, line)
+
+
+def _of_row(row: dict[str, Any], where: str, line: str) -> Asked:
+    fill, talk, prompt = (row.get(name) for name in ("fill", "messages", "prompt"))
+    messages: list[Message] = []
+    if isinstance(talk, list):
+        messages = _checked(_unanswered(talk), where)
+    elif isinstance(prompt, str):
+        messages = _checked([_said(prompt)], where)
+    elif fill is None or talk is not None or prompt is not None:
+        raise BadPrompt(f'{where} has no "prompt", no "messages" and no "fill": {_short(line)}')
+    return Question(messages) if fill is None else _infill(fill, messages, where)
+
+
+def _said(prompt: str) -> dict[str, str]:
+    """A user's first words."""
+    return {"role": "user", "content": prompt}
 
 
 def _unanswered(messages: list[Any]) -> list[Any]:
@@ -76,10 +104,21 @@ def _unanswered(messages: list[Any]) -> list[Any]:
     return messages[:-1] if answered else messages
 
 
-def _checked(messages: list[Any], where: str) -> Conversation:
+def _checked(messages: list[Any], where: str) -> list[Message]:
+    """A conversation that can be answered."""
     if (reason := validate_prompt(messages)) is not None:
         raise BadPrompt(f"{where} cannot be answered: {reason}.")
     return messages
+
+
+def _infill(fill: Any, messages: list[Message], where: str) -> Infill:
+    """A text that can be filled."""
+    if not isinstance(fill, str):
+        raise BadPrompt(f"{where} cannot be filled: {_short(repr(fill))} is not text.")
+    try:
+        return Infill(fill, gapped(fill), messages)
+    except BadGap as error:
+        raise BadPrompt(f"{where} cannot be filled: {error}.") from error
 
 
 def _short(line: str) -> str:

@@ -20,6 +20,11 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Writes `result.json` whole or not at all."""
-    aside = folder / f".{RESULT}.partial"
-    aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / RESULT)
+    write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    aside = file.with_name(f".{file.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)

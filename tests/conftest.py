@@ -34,7 +34,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-PURE = ("types", "noise", "process", "loss", "sampler")
+PURE = ("types", "noise", "process", "loss", "sampler", "likelihood")
 
 install_import_hook([f"dllm_lightning.{room}" for room in PURE], "beartype.beartype")
 torch.set_num_threads(1)

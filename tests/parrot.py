@@ -40,7 +40,9 @@ class Parrot(nn.Module):
         return logits if score is None else in_pieces(score, logits)
 
 
-def parrot(length: int = 12, text: str = TEXT, sampler: Sampler | None = None, **config: Any) -> Any:
+def parrot(
+    length: int = 12, text: str = TEXT, sampler: Sampler | None = None, longest: int | None = None, **config: Any
+) -> Any:
     """As if loaded from a checkpoint."""
     template = Turns(toy_tokenizer())
     process = MaskedDiffusion(Vocab.of(template.tokenizer), LogLinear())
@@ -50,7 +52,8 @@ def parrot(length: int = 12, text: str = TEXT, sampler: Sampler | None = None, *
         template=template,
         sampler=sampler or Reveal(),
         config=OmegaConf.create({"data": {"answer_length": length, "max_length": 40, **config}}),
-        denoiser=lambda: NetworkDenoiser(network, process),
+        longest=longest,
+        denoiser=lambda cache=None: NetworkDenoiser(network, process, cache),
     )
 
 

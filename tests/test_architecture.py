@@ -52,6 +52,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "crew": ({"jobs"}, {"torch", "lightning"} | CONFIGURATION),
     "flags": (set(), CONFIGURATION),
     "launch": ({"flags", "mistakes", "jobs", "crew", "sweep"}, CONFIGURATION),
+    "chosen": ({"mistakes"}, CONFIGURATION),
+    "device": (set(), {"torch"}),
     "prompts": ({"data"}, set()),
     "speaker": ({"model", "sampler", "data"}, {"torch"}),
     "terminal": ({"speaker"}, {"torch", "rich"}),
@@ -60,13 +62,21 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "publish": ({"loading"}, {"torch", "transformers", "tokenizers", "huggingface_hub"}),
     "export": ({"publish", "launch"}, {"omegaconf"}),
     "train": ({"assemble", "launch", "resume"}, ALL),
-    "generate": ({"loading", "launch", "mistakes", "prompts", "terminal"}, ALL),
+    "generate": ({"loading", "launch", "chosen", "device", "prompts", "terminal"}, ALL),
+    "likelihood": ({"process"}, MATHEMATICS),
+    "evaluation": (
+        {"likelihood", "loading", "speaker", "schema", "terminal"},
+        MATHEMATICS | TEXT | CONFIGURATION | {"rich"},
+    ),
+    "harness": ({"evaluation"}, {"torch", "lm_eval"}),
+    "evaluate": ({"evaluation", "harness", "launch", "chosen", "device", "result"}, ALL),
 }
 HEAVY = {"transformers", "datasets", "wandb", "matplotlib"}  # imported where they are used; see the last law
 DISTRIBUTIONS = {
     "hydra": "hydra-core",
     "huggingface_hub": "huggingface-hub",
 }  # where the name to install is not the name to import
+EXTRAS = {"harness": "eval"}  # a room for those who installed more
 
 
 class Import(NamedTuple):
@@ -180,7 +190,8 @@ def test_importing_the_package_itself_imports_nothing() -> None:
 @every_file
 def test_every_library_that_is_imported_is_declared(file: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
+    extra = project["optional-dependencies"][EXTRAS[room]] if (room := room_of(file)) in EXTRAS else []
+    declared = {re.split(r"[^\w-]", requirement)[0] for requirement in [*project["dependencies"], *extra]}
     imported = {found.module.partition(".")[0] for found in imports_of(file)}
     libraries = imported - {PACKAGE.name, *sys.stdlib_module_names}
     assert {DISTRIBUTIONS.get(name, name) for name in libraries} <= declared

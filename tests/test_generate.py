@@ -168,7 +168,7 @@ def test_nothing_is_left_behind(generate: Generate, tmp_path: Path) -> None:
         (["prompts=bad.jsonl"], "prompts=bad.jsonl line 2 is not JSON (Expecting value): nonsense"),
         (
             ["prompts=other.jsonl"],
-            'prompts=other.jsonl line 1 has neither a "prompt" nor "messages": {"question": "?"}',
+            'prompts=other.jsonl line 1 has no "prompt", no "messages" and no "fill": {"question": "?"}',
         ),
         (["prompts=roles.jsonl"], "prompts=roles.jsonl line 1 cannot be answered: roles out of order."),
         (["prompts=latin.txt"], "prompts=latin.txt is not UTF-8 text (unexpected end of data at byte 3)."),
@@ -211,3 +211,106 @@ def test_a_checkpoint_may_be_called_anything(generate: Generate, monkeypatch: py
     monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: asked.append(path) or parrot())
     generate("prompt=a", ckpt="runs/a b/epoch=3-step=200, {x}.ckpt")
     assert asked == ["runs/a b/epoch=3-step=200, {x}.ckpt"]
+
+
+# texts with gaps
+
+FILL = "The opposite of [[1]] is cold."
+
+
+@pytest.fixture
+def fill(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> Generate:
+    """The same, with a model that says TEXT in whatever row ends with it, and reads 40 tokens."""
+    monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: parrot(8, longest=40))
+    return generate
+
+
+def test_a_text_by_itself_is_filled(fill: Generate) -> None:
+    assert fill(f"fill={FILL}") == ("The opposite of hot is cold.\n", "", 0)
+    assert fill("fill=The [[2]] hot [[1]] cold.").out == "The opposite of hot is cold.\n"
+    (row,) = fill("fill=The [[2]] hot [[1]] cold.", "format=json").rows
+    assert row["text"] == "The opposite of hot is cold." and row["filled"] == ["opposite of", "is"]
+    assert row["fill"] == "The [[2]] hot [[1]] cold." and "prompt" not in row and "answer" not in row
+    assert row["tokens"] == row["steps"] == len(row["ids"]) == 3
+
+
+def test_a_fill_is_the_answer_to_its_prompt(fill: Generate) -> None:
+    (row,) = fill("prompt=[[3]] {?}", f"fill={FILL}", "format=json").rows
+    assert row["prompt"] == "[[3]] {?}" and row["text"] == "The opposite of hot is cold." and row["filled"] == ["hot"]
+
+
+def test_rows_of_a_file_may_have_fills_of_their_own(fill: Generate) -> None:
+    talk = [{"role": "user", "content": "c?"}, {"role": "assistant", "content": "left out"}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "one?", "fill": "The [[4]]cold."},
+        {"fill": "[[1]] opposite [[2]] is [[1]]."},
+        {"messages": talk, "fill": FILL},
+        {"prompt": "[[2]]", "fill": None},
+    ]
+    Path("asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = fill("prompts=asked.jsonl", "format=json", "batch_size=3").rows
+    assert [row.get("filled") for row in told] == [["opposite of hot is "], ["the", "of hot", "cold"], ["hot"], None]
+    assert [row.get("prompt") for row in told] == ["one?", None, "c?", "[[2]]"]
+    assert told[3]["answer"] == TEXT and [row["batch"] for row in told] == [3, 3, 3, 1]
+    shown = fill("prompts=asked.jsonl").out
+    assert shown.startswith(
+        "> one?\nThe opposite of hot is cold.\n\n> [[1]] opposite [[2]] is [[1]].\nthe opposite of hot"
+    )
+
+
+def test_a_prompt_is_never_taken_for_a_text_with_gaps(fill: Generate) -> None:
+    Path("asked.txt").write_text("[[0]] [[x]\n")
+    assert fill("prompt=[[0]] [[x]").out == f"{TEXT}\n"
+    assert fill("prompts=asked.txt").out == f"{TEXT}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fill="], "fill='' cannot be filled: empty content."),
+        (["fill=all is said"], "fill='all is said' cannot be filled: it has no gap, such as [[4]] for four tokens."),
+        (["fill=a [[0]]"], "fill='a [[0]]' cannot be filled: [[0]] is a gap without a token."),
+        (
+            ["fill=a [[x]]"],
+            "fill='a [[x]]' cannot be filled: [[x]] is no gap (four tokens are [[4]], the brackets themselves \\[[).",
+        ),
+        (["prompt=", "fill=a [[1]]"], "prompt='' cannot be answered: empty content."),
+        (["prompt=a", "fill="], "fill='' cannot be filled: empty content."),
+        (
+            ["fill=a [[99]]"],
+            "The text and its 99 tokens to fill in make 99 tokens, and this network reads 40 at most. "
+            "Shorten one of them.",
+        ),
+        (
+            ["prompt=a b c", "fill=a [[36]]"],
+            "The conversation, the text and its 36 tokens to fill in make 44 tokens, "
+            "and this network reads 40 at most. Shorten one of them.",
+        ),
+        (
+            ["fill=a [[1]]", "prompts=asked.txt"],
+            "fill='a [[1]]' and prompts='asked.txt' both ask: give one of them, or write the fills into a .jsonl file, "
+            'as in {"prompt": "...", "fill": "..."}.',
+        ),
+        (["prompts=wrong.jsonl"], "prompts=wrong.jsonl line 2 cannot be filled: 4 is not text."),
+        (
+            ["prompts=prompt.jsonl"],
+            'prompts=prompt.jsonl line 1 has no "prompt", no "messages" and no "fill": {"prompt": 4, "fill": "[[1]]"}',
+        ),
+        (
+            ["prompts=gap.jsonl"],
+            "prompts=gap.jsonl line 1 cannot be filled: it has no gap, such as [[4]] for four tokens.",
+        ),
+        (["fil=a"], "There is no option 'fil'. Did you mean fill?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_filled_is_told_in_one_sentence(
+    fill: Generate,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    Path("asked.txt").write_text("one?\n")
+    Path("wrong.jsonl").write_text('{"fill": "[[1]]"}\n{"fill": 4}\n')
+    Path("prompt.jsonl").write_text('{"prompt": 4, "fill": "[[1]]"}\n')
+    Path("gap.jsonl").write_text('{"prompt": "a", "fill": "b"}\n')
+    assert fill(*arguments) == ("", f"{sentence}\n", 2)

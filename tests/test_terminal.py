@@ -9,19 +9,35 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from rich.text import Text
 
+from dllm_lightning.data.asked import Question
+from dllm_lightning.data.gaps import gapped
+from dllm_lightning.data.infill import Infill
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.noise import LogLinear
 from dllm_lightning.process import MaskedDiffusion, UniformDiffusion
 from dllm_lightning.sampler import Ancestral, Fixed, Plateau, Proposal, Psi, Refine, Reveal
 from dllm_lightning.speaker import Speaker, TooLong
 from dllm_lightning.terminal import Chat, LiveOutput, LiveView, Pieces, PlainOutput
-from dllm_lightning.terminal.live import CORRECTED, CORRECTING, DOUBTFUL, FAINT, HIDDEN, LIKELY, SURE, style
+from dllm_lightning.terminal.live import (
+    BEHIND,
+    CORRECTED,
+    CORRECTING,
+    DOUBTFUL,
+    ENDED,
+    FAINT,
+    GIVEN,
+    HIDDEN,
+    LIKELY,
+    SURE,
+    style,
+)
 from dllm_lightning.terminal.output import caption, harmless
 from dllm_lightning.types import Step, Vocab
 from tests.parrot import TEXT, Parrot, parrot, speaker
 
-ASKED = [{"role": "user", "content": "What is the opposite of [bold]hot[/bold]?"}]
+ASKED = Question([{"role": "user", "content": "What is the opposite of [bold]hot[/bold]?"}])
 
 
 def screen(terminal: bool = True, **options: Any) -> Console:
@@ -35,6 +51,15 @@ def screen(terminal: bool = True, **options: Any) -> Console:
         highlight=False,
         **options,
     )
+
+
+def infill(source: str) -> Infill:
+    return Infill(source, gapped(source))
+
+
+def spans(text: Text) -> list[Text]:
+    """The pieces that were put together."""
+    return [Text(text.plain[span.start : span.end], style=span.style) for span in text.spans]
 
 
 def printed(console: Console) -> str:
@@ -108,6 +133,34 @@ def test_tokens_appear_in_place_until_the_text_is_there() -> None:
 def test_every_frame_keeps_what_the_one_before_it_showed() -> None:
     hidden = [frame.count(HIDDEN.strip()) for frame in frames()]
     assert hidden == sorted(hidden, reverse=True)
+
+
+def test_a_text_with_gaps_is_shown_whole_and_its_gaps_stand_out() -> None:
+    talker, looks = speaker(parrot(8)), []
+    asked = [infill("The [[2]] hot is [[1]]."), infill("[[1]] opposite of hot is cold.")]
+    view = LiveView(screen(), Pieces(talker.template), talker.denoiser.process, ["", ""], "", given=[1, 0])
+
+    def watch(canvas: Any, step: Step) -> None:
+        *panels, _, _ = *view.frame(canvas, step).renderables, None  # type: ignore[union-attr, attr-defined]
+        looks.append([[(word.plain.strip(), word.style) for word in spans(panel.renderable)] for panel in panels])
+
+    assert [each.given(talker.template) for each in asked] == [1, 0]
+    talker.answers(asked, watch)
+    (first, second), (last, _) = looks[0], looks[-1]
+    assert [word for word, _ in first] == ["the", "opposite", HIDDEN.strip(), "hot", "is", HIDDEN.strip(), "."]
+    assert [look == GIVEN for _, look in first] == [True, False, False, True, True, False, True]
+    assert [look == FAINT for _, look in first] == [False, False, True, False, False, True, False]
+    assert [word for word, _ in second][:3] == ["the", "opposite", "of"]
+    assert [word for word, _ in last] == ["the", "opposite", "of", "hot", "is", "cold", "."]
+    assert [look == GIVEN for _, look in last] == [look == GIVEN for _, look in first]
+
+
+def test_an_end_in_a_gap_hides_what_is_behind_it_in_that_gap_alone() -> None:
+    talker = speaker(parrot())
+    view = LiveView(screen(), Pieces(talker.template), talker.denoiser.process, ["What?"], "")
+    end, word = talker.template.end_id, talker.template.plain.encode(["cold"])[0][0]
+    text = view._text([word, end, word, word], [FAINT] * 4, [True] * 4, [True, False, False, True])
+    assert text.plain == f"cold{ENDED}{BEHIND} cold"
 
 
 def test_line_breaks_do_not_break_the_picture_and_brackets_are_no_markup() -> None:
@@ -210,7 +263,7 @@ def test_live_output_ends_with_the_question_the_answer_and_its_cost() -> None:
     LiveOutput(console).answers(speaker(parrot()), [ASKED])
     console_text = screen(color_system=None, terminal=False)
     LiveOutput(console_text).answers(speaker(parrot()), [ASKED])
-    assert printed(console_text).startswith(f"❯ {ASKED[0]['content']}\n{TEXT}\n7 tokens in 12 steps, ")
+    assert printed(console_text).startswith(f"❯ {ASKED.title}\n{TEXT}\n7 tokens in 12 steps, ")
     assert "\x1b[?25h" in printed(console)  # the cursor is back
 
 
@@ -265,9 +318,9 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     given: list[list[str]] = []
     answers = Speaker.answers
 
-    def noted(self: Speaker, conversations: Any, watch: Any = None) -> Any:
-        given.append([message["content"] for message in conversations[0]])
-        return answers(self, conversations, watch)
+    def noted(self: Speaker, asked: Any, watch: Any = None) -> Any:
+        given.append([message["content"] for message in asked[0].messages])
+        return answers(self, asked, watch)
 
     monkeypatch.setattr(Speaker, "answers", noted)
     return given

@@ -187,6 +187,10 @@ class ChatDataModule(LightningDataModule, ABC):
         """Questions whose answers can be judged, each with its judge; none where right and wrong cannot be told."""
         return []
 
+    def kind(self, messages: Sequence[Message]) -> str | None:
+        """What kind of question a conversation ends with, where the data have kinds."""
+        return None
+
     def report(self) -> Group:
         """What was used, cut and dropped, how much of a batch is padding, and one example with its answers marked."""
         splits = {split: self.documents(split) for split in self.kept}

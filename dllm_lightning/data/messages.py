@@ -81,7 +81,7 @@ def _fault(messages: Any) -> str | None:
             return "roles out of order"
         if not isinstance(content, str):
             return f"content is {_kind(content)}, not text"
-        if not _is_unicode(content):
+        if not is_unicode(content):
             return "content with half a surrogate pair"
         if not content or content.isspace():
             return "empty content"
@@ -97,7 +97,7 @@ def _role(message: Any) -> Any:
     return message.get("role") if isinstance(message, Mapping) else None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """False for half a surrogate pair, which JSON can spell and no tokenizer can read."""
     try:
         return text.isascii() or bool(text.encode())

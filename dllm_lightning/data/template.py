@@ -114,23 +114,40 @@ class ChatTemplate(ABC):
         """The conversation so far and `length` masked, editable slots for its answer; BadRow unless a user ends it."""
         if length < 1:
             raise ValueError(f"length={length} leaves no slot for the answer; give at least 1.")
+        ids, _ = self.until_answer(messages)
+        slots = [self.tokenizer.mask_token_id] * length
+        return Document(ids + slots, [False] * len(ids) + [True] * length)
+
+    def until_answer(self, messages: Sequence[Message]) -> tuple[list[int], Turn]:
+        """The ids of a conversation up to its next answer, and the turn this will be; BadRow unless a user ends it."""
         if (reason := validate_prompt(messages)) is not None:
             raise BadRow(reason, messages)
         *asked, answer = self._layout((*(message["role"] for message in messages), "assistant"))
         (document,) = self._documents([messages], [asked])
-        ids = [*document.ids, *answer.before]
-        slots = [self.tokenizer.mask_token_id] * length
-        return Document(ids + slots, [False] * len(ids) + [True] * length)
+        return [*document.ids, *answer.before], answer
+
+    @cached_property
+    def alone(self) -> Turn:
+        """What the tokenizer puts around a text that is no turn of a conversation: `[CLS]` and `[SEP]`, say."""
+        (word,) = self.plain.encode(["a"])
+        ids = list(self.tokenizer("a", add_special_tokens=True)["input_ids"])
+        place = next((i for i in range(len(ids)) if ids[i : i + len(word)] == word), 0)
+        return Turn(tuple(ids[:place]), "", tuple(ids[place + len(word) :]))
 
     def answer(self, ids: Iterable[int]) -> str:
         """The text of an answer's ids: up to the first id that ends it, without control ids (masks among them)."""
+        *_, turn = self._layout(("user", "assistant"))
+        return self.plain.decode(self.until_end(ids)).removeprefix(turn.lead)
+
+    def until_end(self, ids: Iterable[int]) -> list[int]:
+        """What belongs to an answer of the ids in its slots: those before what ends it."""
         written = [int(i) for i in ids]
         *_, turn = self._layout(("user", "assistant"))
         if self.end_id in written:
             written = written[: written.index(self.end_id)]
             if (close := list(turn.end[:-1])) and written[-len(close) :] == close:
                 written = written[: -len(close)]
-        return self.plain.decode(written).removeprefix(turn.lead)
+        return written
 
     def fault(self, messages: Any) -> str | None:
         """Why this template cannot train on a row, in a few words to count by, or None."""

@@ -12,7 +12,7 @@ from dllm_lightning.data.chat import ChatDataModule, Split
 from dllm_lightning.data.documents import tokenise
 from dllm_lightning.data.messages import Message
 from dllm_lightning.data.store import Part, Store
-from dllm_lightning.data.toy import Row, check, generate, toy_tokenizer
+from dllm_lightning.data.toy import Row, check, generate, task_of, toy_tokenizer
 
 
 class ToyDataModule(ChatDataModule):
@@ -71,3 +71,7 @@ class ToyDataModule(ChatDataModule):
 
     def questions(self, count: int, split: Split = "validation") -> list[tuple[list[Message], Callable[[str], bool]]]:
         return [(chat, partial(check, chat[-1]["content"])) for chat, _ in self.prompts(count, split)]
+
+    def kind(self, messages: Sequence[Message]) -> str | None:
+        """The task of the last question."""
+        return task_of(messages[-1]["content"]).name

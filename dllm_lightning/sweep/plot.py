@@ -76,7 +76,8 @@ def draw(sweep: Sweep, metric: str, also: Sequence[str], file: Path) -> bool:
         if panels[0].colour is not None:
             handles, labels = grid[0, 0].get_legend_handles_labels()
             figure.legend(handles, labels, title=panels[0].colour, loc="outside right upper")
-        figure.supxlabel(_note(sweep, panels, metric), fontsize=7, color="0.4")
+        shown = [setting for panel in panels for setting in panel.settings]
+        figure.supxlabel(note(sweep, shown, metric), fontsize=7, color="0.4")
         figure.align_ylabels()
         aside = file.with_name(f".{file.name}.new")
         figure.savefig(aside, format="png", dpi=200)
@@ -116,7 +117,7 @@ def _fill(ax: Axes, panel: Panel, metric: str) -> None:
         beside = 0.0 if panel.line else 0.16 * (number - (len(panel.hues) - 1) / 2)
         at = [place(setting.values[panel.x]) + beside for setting in among]
         means = [each.mean(metric) for each in among]  # a line has a gap where a job has no result
-        bars = [each.spread(metric) if seeds else _error(each, metric) for each in among]
+        bars = [each.spread(metric) if seeds else error_of(each, metric) for each in among]
         style: dict[str, Any] = {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
         style |= {"linestyle": "-" if panel.line else "none", "label": "" if hue is None else text(hue)}
         ax.errorbar(at, means, yerr=bars, capsize=2, elinewidth=1, **style)
@@ -129,19 +130,21 @@ def _values(settings: Sequence[Setting], key: str) -> list[Value]:
     return sorted({setting.values[key] for setting in settings}, key=lambda value: in_order([value]))
 
 
-def _error(setting: Setting, metric: str) -> float:
-    """The standard error that a single run gives for its own metric, where it gives one."""
+def error_of(setting: Setting, metric: str) -> float:
+    """The spread over seeds; of a single run the standard error of its own metric, where it gives one."""
+    if len(setting.of(metric)) > 1:
+        return setting.spread(metric)
     return setting.mean(error) if setting.of(error := f"{metric}_error") else 0.0
 
 
-def _note(sweep: Sweep, panels: Sequence[Panel], metric: str) -> str:
+def note(sweep: Sweep, settings: Sequence[Setting], metric: str) -> str:
     """What the bars are, and what is not shown."""
-    shown = [setting for panel in panels for setting in panel.settings if setting.of(metric)]
+    shown = [setting for setting in settings if setting.of(metric)]
     seeds = sorted({len(setting.of(metric)) for setting in shown})
     parts = []
     if seeds[-1] > 1:
         parts.append(f"mean ± standard deviation over {' to '.join(map(str, [*seeds[:1], *seeds[1:][-1:]]))} seeds")
-    elif any(_error(setting, metric) for setting in shown):
+    elif any(error_of(setting, metric) for setting in shown):
         parts.append("± standard error of one run")
     if hidden := len(sweep.jobs) - sum(len(setting.of(metric)) for setting in sweep.settings):
         parts.append(f"without a result: {hidden} of {len(sweep.jobs)} jobs")

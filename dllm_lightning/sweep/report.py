@@ -5,7 +5,7 @@ Hydra calls `SweepReport` around a multirun. Before it, the swept keys are noted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
+from dllm_lightning.sweep.front import draw_front
 from dllm_lightning.sweep.names import forget, remember, swept_keys
 from dllm_lightning.sweep.plot import draw
 from dllm_lightning.sweep.results import Sweep, read
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
 
 
 class SweepReport(Callback):
-    """`metric` is what the sweep is about, better when smaller (`mode=min`) or larger; `also` stands beside it."""
+    """`metric` is what the sweep is about, better when smaller (`mode=min`) or larger; `also` stands beside it.
+
+    Where there are `costs`, metrics with the names of their axes, the figure shows the metric against each of them.
+    """
 
     interrupted: ClassVar[Callable[[], None] | None] = None
     """To call when the sweep that has begun is broken off: Hydra tells nobody then."""
 
-    def __init__(self, metric: str, mode: Mode, also: Sequence[str] = ()) -> None:
+    def __init__(
+        self, metric: str, mode: Mode, also: Sequence[str] = (), costs: Mapping[str, str] | None = None
+    ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"A sweep looks for the min or the max of its metric, and mode={mode!r} is neither.")
-        self.metric, self.mode, self.also = metric, mode, also
+        self.metric, self.mode, self.also, self.costs = metric, mode, also, costs or {}
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """What differs between jobs that are there already belongs to the names too: then one of them can be repeated
@@ -58,7 +64,10 @@ class SweepReport(Callback):
         if sweep.jobs:
             write_csv(sweep, folder / "sweep.csv")
             show(sweep, self.metric, self.mode, self.also)
-            drawn = draw(sweep, self.metric, self.also, folder / "sweep.png")
+            file = folder / "sweep.png"
+            drawn = draw_front(sweep, self.metric, self.mode, self.costs, file) or draw(
+                sweep, self.metric, self.also, file
+            )
             print(*(folder / name for name in ("sweep.csv", "sweep.png")[: 1 + drawn]), sep="\n")
         if sweep.undone:
             print(f"{len(sweep.undone)} of {len(sweep.jobs)} jobs did not get to their end:")

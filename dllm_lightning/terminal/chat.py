@@ -8,6 +8,7 @@ import difflib
 from rich.console import Console
 from rich.text import Text
 
+from dllm_lightning.data.asked import Question
 from dllm_lightning.data.messages import BadRow
 from dllm_lightning.speaker import Speaker, TooLong
 from dllm_lightning.terminal.output import Output
@@ -45,7 +46,7 @@ class Chat:
         self.history.append({"role": "user", "content": question})
         try:
             self._fit()
-            (answer,) = self.output.answers(self.speaker, [self.history])
+            (answer,) = self.output.answers(self.speaker, [Question(self.history)])
         except KeyboardInterrupt:
             self.history.pop()
             self._say("Stopped; the question is forgotten.")

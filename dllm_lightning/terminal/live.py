@@ -1,7 +1,7 @@
 """A trajectory, live: noise is faint, and tokens appear in place in the colour of their confidence.
 
 Hidden slots are blocks, random tokens are shown as what they say. A token that takes the place of another that was
-written, a correction, is underlined from then on.
+written, a correction, is underlined from then on. What is given in a text with gaps is grey, so that the gaps are seen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dllm_lightning.terminal.pieces import Pieces
 from dllm_lightning.types import Canvas, Step
 
 HIDDEN, ENDED, BEHIND = " ░░░", " ■", " ·"
-FAINT = Style(color="bright_black", dim=True)
+FAINT, GIVEN = Style(color="bright_black", dim=True), Style(color="bright_black")
 DOUBTFUL, LIKELY, SURE = Style(color="red"), Style(color="dark_orange"), Style(color="green")
 CORRECTED = Style(underline=True)
 CORRECTING = Style(color="magenta", bold=True) + CORRECTED
@@ -36,7 +36,9 @@ FRESH = 3
 class LiveView:
     """Draws the rows of a batch while they are written, as many as the terminal is high; gone when all is said.
 
-    `pause` is the least time, in seconds, that a step stays on the screen: little networks are faster than eyes.
+    A row is shown from its first slot to write on; in a text that begins with something given, as many slots earlier
+    as `given` says. `pause` is the least time, in seconds, that a step stays on the screen: little networks are faster
+    than eyes.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class LiveView:
         questions: Sequence[str],
         caption: str,
         pause: float = 0.0,
+        given: Sequence[int] | None = None,
     ) -> None:
+        self.given = given or [0] * len(questions)
         self.pieces, self.questions, self.caption, self.pause = pieces, questions, caption, pause
         self.console, self.process = console, process
         self.live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
@@ -87,32 +91,38 @@ class LiveView:
 
     def _row(self, canvas: Canvas, step: Step, row: int) -> RenderableType:
         editable = canvas.editable[row].cpu()
-        ids = step.x[row].cpu()[editable].tolist()
-        looks = [self._look(row, place) for place in editable.nonzero().flatten().tolist()]
-        text = self._text(ids, looks, self.written[row][editable].tolist())
+        start = int(editable.long().argmax()) - self.given[row]
+        written = (self.written[row] | ~editable)[start:].tolist()
+        looks = [self._look(row, place, bool(editable[place])) for place in range(start, len(editable))]
+        text = self._text(step.x[row, start:].tolist(), looks, written, (~editable[start:]).tolist())
         title = Text(f" {one_line(self.questions[row])} ", style="bold", overflow="ellipsis", no_wrap=True)
         return Panel(text, title=title, title_align="left", border_style="bright_black", padding=(0, 2))
 
-    def _look(self, row: int, place: int) -> Style:
+    def _look(self, row: int, place: int, editable: bool) -> Style:
+        if not editable:
+            return GIVEN
         if not self.written[row, place]:
             return FAINT
         confidence, age = self.confidence[row, place].item(), int(self.age[row, place])
         return style(confidence, age, bool(self.corrected[row, place]))
 
-    def _text(self, ids: Sequence[int], looks: Sequence[Style], written: Sequence[bool]) -> Text:
-        """Behind a written token that ends the answer everything is faint: it will be cut off."""
-        ends = (place for place, i in enumerate(ids) if i == self.pieces.end_id and written[place])
-        end = next(ends, len(ids))
-        text = Text()
+    def _text(
+        self, ids: Sequence[int], looks: Sequence[Style], written: Sequence[bool], given: Sequence[bool] | None = None
+    ) -> Text:
+        """Behind a written token that ends the answer, up to what is given, everything is faint: it will be cut off."""
+        given, over, text = given or [False] * len(ids), False, Text()
         for place, piece in enumerate(self.pieces(ids)):
-            if place > end:
+            ends = ids[place] == self.pieces.end_id and written[place] and not given[place]
+            over = over and not given[place]
+            if over:
                 seen, look = BEHIND, FAINT
             elif piece is None:
                 seen, look = HIDDEN, FAINT
-            elif ids[place] == self.pieces.end_id:
+            elif ids[place] == self.pieces.end_id and not given[place]:
                 seen, look = ENDED, FAINT
             else:
                 seen, look = visible(piece), looks[place]
+            over = over or ends
             text.append(seen if place else seen.lstrip(" "), style=look)
         return text
 

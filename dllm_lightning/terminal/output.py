@@ -10,18 +10,16 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from dllm_lightning.data.messages import Message
+from dllm_lightning.data.asked import Asked
 from dllm_lightning.speaker import Answer, Speaker
 from dllm_lightning.terminal.live import LiveView, count, one_line
 from dllm_lightning.terminal.pieces import Pieces
 
-Conversation = Sequence[Message]
-
 
 class Output(Protocol):
-    """Has conversations answered, and shows the answers."""
+    """Has answered what is asked, and shows the answers."""
 
-    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]: ...
+    def answers(self, speaker: Speaker, asked: Sequence[Asked]) -> list[Answer]: ...
 
 
 @dataclass(frozen=True)
@@ -32,18 +30,18 @@ class LiveOutput:
     pause: float = 0.0
     echo: bool = True
 
-    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
-        questions = [conversation[-1]["content"] for conversation in conversations]
-        told, process = caption(speaker.sampler), speaker.denoiser.process
-        with LiveView(self.console, Pieces(speaker.template), process, questions, told, self.pause) as view:
-            answers = speaker.answers(conversations, view)
-        for question, answer in zip(questions, answers, strict=True):
-            self._print(question, answer)
+    def answers(self, speaker: Speaker, asked: Sequence[Asked]) -> list[Answer]:
+        titles, given = [each.title for each in asked], [each.given(speaker.template) for each in asked]
+        pieces, process, told = Pieces(speaker.template), speaker.denoiser.process, caption(speaker.sampler)
+        with LiveView(self.console, pieces, process, titles, told, self.pause, given) as view:
+            answers = speaker.answers(asked, view)
+        for title, answer in zip(titles, answers, strict=True):
+            self._print(title, answer)
         return answers
 
-    def _print(self, question: str, answer: Answer) -> None:
+    def _print(self, title: str, answer: Answer) -> None:
         if self.echo:
-            self.console.print(Text(f"❯ {one_line(question)}", style="bold"), soft_wrap=True)
+            self.console.print(Text(f"❯ {one_line(title)}", style="bold"), soft_wrap=True)
         empty = Text("(an empty answer)", style="bright_black")
         self.console.print(Text(harmless(answer.text)) if answer.text.strip() else empty, soft_wrap=True)
         pace = f", {answer.tokens / answer.seconds:.0f} tokens/s" if answer.tokens and answer.seconds > 0 else ""
@@ -60,32 +58,28 @@ class PlainOutput:
     out: TextIO
     echo: bool = False
 
-    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
-        answers = speaker.answers(conversations)
-        for conversation, answer in zip(conversations, answers, strict=True):
+    def answers(self, speaker: Speaker, asked: Sequence[Asked]) -> list[Answer]:
+        answers = speaker.answers(asked)
+        for each, answer in zip(asked, answers, strict=True):
             text = harmless(answer.text)
-            print(
-                f"> {one_line(conversation[-1]['content'])}\n{text}\n" if self.echo else text, file=self.out, flush=True
-            )
+            print(f"> {one_line(each.title)}\n{text}\n" if self.echo else text, file=self.out, flush=True)
         return answers
 
 
 @dataclass(frozen=True)
 class JsonOutput:
-    """One JSON object per answer, on a line of its own."""
+    """One JSON object per answer, on a line of its own: what was asked, what was said, and what it cost."""
 
     out: TextIO
     seed: int
 
-    def answers(self, speaker: Speaker, conversations: Sequence[Conversation]) -> list[Answer]:
-        answers = speaker.answers(conversations)
-        for conversation, answer in zip(conversations, answers, strict=True):
-            told: dict[str, Any] = {"prompt": conversation[-1]["content"]}
-            if len(conversation) > 1:
-                told["messages"] = [dict(message) for message in conversation]
-            told |= {"answer": answer.text, **answer._asdict(), "seconds": round(answer.seconds, 4)}
-            del told["text"]
-            told |= {"batch": len(answers), "seed": self.seed}
+    def answers(self, speaker: Speaker, asked: Sequence[Asked]) -> list[Answer]:
+        answers = speaker.answers(asked)
+        for each, answer in zip(asked, answers, strict=True):
+            cost = answer._asdict() | {"seconds": round(answer.seconds, 4)}
+            text, filled = cost.pop("text"), cost.pop("filled")
+            said = {"answer": text} if filled is None else {"text": text, "filled": filled}
+            told = each.told() | said | cost | {"batch": len(answers), "seed": self.seed}
             told["sampler"] = named(speaker.sampler)
             print(json.dumps(told, ensure_ascii=False), file=self.out, flush=True)
         return answers

@@ -59,6 +59,11 @@ def group(file: Path) -> str:
     return file.parent.relative_to(CONF).as_posix()
 
 
+def entry_of(file: Path) -> str:
+    """An entry point for which this part can be chosen."""
+    return "generate" if group(file) == "cache" else "train"
+
+
 def names(group: str) -> list[str]:
     """The options of a group."""
     return sorted(file.stem for file in FILES if file.parent == CONF / group)
@@ -75,7 +80,7 @@ def composed(*overrides: str, entry: str = "train") -> DictConfig:
 def chosen(file: Path) -> DictConfig:
     """The composed configuration of one option, found where the whole configuration keeps it."""
     key = "data.template" if group(file) == "data/template" else group(file).replace("/", ".")
-    return OmegaConf.select(composed(f"{group(file)}={file.stem}"), key)
+    return OmegaConf.select(composed(f"{group(file)}={file.stem}", entry=entry_of(file)), key)
 
 
 def targets(cfg: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
