@@ -37,11 +37,13 @@ BAR = "Duo, soft tokens, elbo", "MDM, every answer slot hidden"
 def main() -> None:
     parser = argparse.ArgumentParser(description="The cost of a step of Duo beside one of MDM.")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--only", choices=["bar"], help="the two sides that the bar is about, and no memory")
     parser.add_argument("--rows", type=int, default=8, help="rows of 512 slots per step")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
     options = parser.parse_args()
     clock, second = units(options.device)
+    sides = {side: recipe for side, recipe in SIDES.items() if options.only is None or side in BAR}
     out = Console(width=110)
     out.print(f"machine  {machine(options.device)}\ndata     {source()}", highlight=False, soft_wrap=True)
 
@@ -50,11 +52,11 @@ def main() -> None:
         rounds = []
         for number in range(1, options.rounds + 1):
             rounds.append({})
-            for side, recipe in SIDES.items():
+            for side, recipe in sides.items():
                 print(f"\rround {number} of {options.rounds}: {side:<34}", end="", file=sys.stderr, flush=True)
                 rounds[-1][side] = measured(common | {"rows": options.rows, "recipe": recipe})
         peaks = {}
-        for rows in (options.rows // 2, options.rows):
+        for rows in (options.rows // 2, options.rows) if options.only is None else ():
             print(f"\rmemory with {rows} rows{'':<30}", end="", file=sys.stderr, flush=True)
             whole = ("backbone.chunk=1000000", *SIDES[BAR[0]])
             peaks[rows] = (
@@ -65,7 +67,7 @@ def main() -> None:
 
     columns = ("", "scored slots", f"{second}s a step", "beside MDM: median", "lowest", "highest", "peak memory")
     table = grid(f"One training step of {options.rows} rows of 512 slots, {options.precision}", columns)
-    for side in SIDES:
+    for side in sides:
         ratios = [turn[side][clock] / turn[BAR[1]][clock] for turn in rounds]
         middle = {key: median(turn[side][key] for turn in rounds) for key in rounds[0][side]}
         told = (f"{number:.2f}" for number in (median(ratios), min(ratios), max(ratios)))
@@ -74,7 +76,11 @@ def main() -> None:
         )
     ratio = median(turn[BAR[0]][clock] / turn[BAR[1]][clock] for turn in rounds)
     out.print(table, f"{BAR[0]} : {BAR[1]} = {ratio:.2f}, bar ≤ 1.5: {'met' if ratio <= 1.5 else 'missed'}")
+    if peaks:
+        report_memory(out, peaks)
 
+
+def report_memory(out: Console, peaks: dict[int, tuple[dict[str, float], dict[str, float]]]) -> None:
     columns = ("rows", "scored slots N", "one chunk: peak", "128 slots a chunk: peak")
     table = grid("Memory of the step of Duo with soft tokens", columns)
     for rows, (whole, chunked) in peaks.items():
