@@ -147,4 +147,4 @@ def _close(drawn: Tensor) -> bool:
     """Whether the two most probable choices are within two standard errors of the difference, over the draws."""
     first, second = drawn.mean(1).argsort()[:2].tolist()
     difference = (drawn[second] - drawn[first])[None]
-    return bool(difference.mean() < 2 * noise(difference))
+    return bool(difference.mean() <= 2 * noise(difference))  # as for two that are equal

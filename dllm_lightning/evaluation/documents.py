@@ -29,7 +29,7 @@ def bound_of(
     all of them, so the batch size changes nothing.
     """
     numbers = shuffled(len(documents), subject.seed)[:limit].tolist()
-    rows = [Document(*map(list, documents[[number]][0])) for number in numbers]
+    rows = [Document(*(field.tolist() for field in documents[[number]][0])) for number in numbers]
     tokens = torch.tensor([sum(row.editable) for row in rows])
     value, error, noise = per_token(bounds(subject, rows, numbers, by, draws, track), tokens)
     perplexity = math.exp(value) if value < 700 else math.inf

@@ -34,7 +34,7 @@ def data_of(subject: Subject, options: DictConfig | None, split: Split) -> ChatD
     check_recipe([cfg], {})
     check_values(cfg, "data")
     data: Any = instantiate(cfg)
-    data.tokenizer, data.template = loaded.tokenizer, loaded.template  # in place of those it would make by itself
+    data.template, data.tokenizer = loaded.template, loaded.template.tokenizer  # not those it would make
     if subject.longest is not None and data.max_length > subject.longest:
         raise BadData(
             f"data.max_length={data.max_length} is more than {subject.longest}, the longest row that this network "

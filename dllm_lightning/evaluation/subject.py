@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def pad_id(self) -> int:
-        return self.loaded.tokenizer.pad_token_id
+        return self.loaded.template.tokenizer.pad_token_id
 
     def speaker(self, seed: int | None = None) -> Speaker:
         """Writes answers; what it draws begins with the seed."""

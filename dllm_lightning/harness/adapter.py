@@ -133,7 +133,7 @@ class DiffusionLM(LM):
 
     def _as_written(self, documents: Sequence[Document]) -> list[bool]:
         """Whether the sampler writes the same into the slots in question."""
-        mask = self.subject.loaded.tokenizer.mask_token_id
+        mask = self.encoder.template.tokenizer.mask_token_id
         same = [False] * len(documents)
         generator = torch.Generator(self.subject.device).manual_seed(self.subject.seed)
         for batch in self._batches(sorted(range(len(documents)), key=lambda i: len(documents[i].ids))):

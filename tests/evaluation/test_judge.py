@@ -78,14 +78,19 @@ def test_a_real_judge_finds_a_story_probable_and_noise_not(data_root: Path) -> N
         ),
         (lambda folder: (folder / "config.json").write_text("{}"), "gave no causal language model with a tokenizer"),
         (
-            lambda folder: rewrite(folder, auto_map={"AutoModelForCausalLM": "own.Model"}, model_type="own"),
+            lambda folder: rewrite(
+                folder, auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}, model_type="own"
+            ),
             "asks for code of its own (auto_map), and code that comes with a model is never run here",
         ),
         (
             lambda folder: [file.unlink() for file in folder.glob("tokenizer*")],
-            "gave no causal language model with a tokenizer",
+            "holds a network but no tokenizer; put its tokenizer.json there",
         ),
-        (lambda folder: rewrite(folder, n_layer=2), "is no causal language model: it has no weights for transformer.h.1"),
+        (
+            lambda folder: rewrite(folder, n_layer=2),
+            "is no causal language model: it has no weights for transformer.h.1",
+        ),
     ],
     ids=["nothing", "no weights", "a pickle", "no type", "code", "no tokenizer", "half"],
 )
@@ -98,7 +103,7 @@ def test_what_cannot_judge_is_told_in_a_sentence(folder: Path, tmp_path: Path, s
 
 
 def test_a_network_that_reads_both_ways_is_no_judge(tmp_path: Path) -> None:
-    with pytest.raises(NoJudge, match=r"no causal language model"):
+    with pytest.raises(NoJudge, match=r"no causal language model: what it says of a token depends on .* behind it"):
         load_judge(str(save_judge(tmp_path / "bert", "bert")))
 
 

@@ -211,7 +211,7 @@ def test_two_ranks_learn_what_one_would(tmp_path: Path) -> None:
     models = [module(tmp_path, round_steps=1) for _ in range(2)]
     both = fit(models[0], Data(*halves), tmp_path / "both", devices=2, strategy="ddp_fork")  # type: ignore[arg-type]
     single = fit(models[1], Data(one), tmp_path / "one")  # type: ignore[arg-type]
-    # AdamW's first step is as long where a gradient is rounding as where it is not, so the second starts a little apart.
+    # AdamW's first step is as long where a gradient is but rounding, so the second starts a little apart.
     for step, tolerance in enumerate((1e-4, 2e-3)):
         assert both["losses"][step] == pytest.approx(single["losses"][step], rel=tolerance)
         for name, ours in both["gradients"][step].items():
