@@ -53,6 +53,7 @@ bench: $(BENCH) ## training speed and memory, side by side with the original rec
 	$(PY) tests/bench/soft_tokens.py
 	$(PY) tests/bench/nelbo_kernel.py
 	$(PY) tests/bench/duo_step.py
+	$(PY) tests/bench/decoding.py
 
 wheel: $(READY) ## dist/*.whl, with conf/ inside the package
 	$(PY) -m hatchling build -t wheel
