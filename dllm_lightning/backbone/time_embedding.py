@@ -37,6 +37,12 @@ class TimeEmbedding(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, level: Float[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        if level.device.type != "cpu":
+            return self.vectors(level)
+        levels, which = level.unique(return_inverse=True)  # one per document; a GPU would wait to learn how many
+        return nn.functional.embedding(which, self.vectors(levels))
+
+    def vectors(self, level: Float[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         odds = torch.logit(level.float(), eps=1e-7).clamp(-FURTHEST, FURTHEST)
         angle = odds[..., None] * self.frequencies
         return self.outer(nn.functional.silu(self.inner(torch.cat([angle.sin(), angle.cos()], dim=-1))))

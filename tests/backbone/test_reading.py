@@ -92,6 +92,17 @@ def test_a_trained_time_embedding_tells_levels_apart_and_each_slot_its_own() -> 
     assert_close(found[1], levels[2].unflatten(0, IDS.shape)[1], rtol=1e-4, atol=1e-5)
 
 
+def test_slots_of_one_level_share_one_vector_and_its_gradient() -> None:
+    embedding: Any = modernbert(time_conditioning=True).time
+    torch.nn.init.normal_(embedding.outer.weight, std=0.1)
+    level = torch.tensor([[0.5, 0.5, 0.01, 0.5], [0.9, 0.01, 0.01, 0.9]])
+    outer = torch.randn(2, 4, embedding.outer.weight.shape[0])
+    found = []
+    for vectors in (embedding(level), embedding.vectors(level)):
+        found.append([vectors, *torch.autograd.grad((outer * vectors).sum(), [*embedding.parameters()])])
+    assert_close(found[0], found[1])
+
+
 def test_without_time_conditioning_the_level_is_not_read() -> None:
     network = modernbert().eval()
     assert torch.equal(logits(network, level=0.1), logits(network, level=0.9))

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from dllm_lightning.loss import Loss, MaskedCE
 from dllm_lightning.loss.loss import Per
 from dllm_lightning.model import ShardedModelParallel
+from tests.backbone.nets import modernbert
 from tests.laws.parts import LOSSES
 from tests.model.parts import Data, NoiseOfDocuments, canvas, documents, fit, gradients, module, run
 
@@ -128,6 +129,16 @@ def test_noise_is_a_function_of_the_seed_and_of_nothing_else(tmp_path: Path) -> 
     assert not torch.equal(other[0]["times"][0], first[0]["times"][0])
     drawn = torch.cat(first[0]["times"])
     assert len(drawn.unique()) == len(drawn)  # fresh in every step and micro-batch
+
+
+def test_so_is_what_dropout_draws(tmp_path: Path) -> None:
+    def losses(before: int, dropout: float = 0.3) -> list[float]:
+        model = module()
+        model.backbone = modernbert(chunk=32, sizes={"embedding_dropout": dropout, "mlp_dropout": dropout})
+        torch.manual_seed(before)
+        return fit(model, Data([canvas(documents(4))] * 2), tmp_path / f"{before} {dropout}")["losses"]
+
+    assert losses(1) == losses(2) != losses(1, dropout=0.0)
 
 
 def test_times_are_stratified_over_the_whole_global_batch(tmp_path: Path) -> None:
