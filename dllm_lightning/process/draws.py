@@ -84,6 +84,14 @@ class PerPlace:
         place = torch.arange(canvas.ids.shape[1], device=row.device)
         return _fraction(_mix(row[:, None] ^ _mix(place)))
 
+    def uniforms(self, canvas: Canvas, at: Int[Tensor, " M"], count: int) -> Float[Tensor, "k M"]:
+        """What `count` calls of `uniform` give at the slots `at`, indices into B·L."""
+        salts = torch.tensor([_salt(self.seed, self.step, self._calls + 1 + i) for i in range(count)])
+        self._calls += count
+        rows = _mix(self._numbers(canvas) ^ salts[:, None].to(at.device))
+        length = canvas.ids.shape[1]
+        return _fraction(_mix(rows[:, at // length] ^ _mix(at % length)))
+
     def seed_of(self, use: int | str) -> int:
         """A seed for what else draws in this step."""
         return _salt(self.seed, self.step, use) & 0x7FFFFFFFFFFFFFFF

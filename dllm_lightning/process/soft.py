@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_lightning.process.draws import Draws
+from dllm_lightning.process.draws import Draws, PerPlace
 from dllm_lightning.process.relaxation import Relaxed
 from dllm_lightning.process.uniform import UniformDiffusion
 from dllm_lightning.types import Canvas, Corrupted, SoftTokens
@@ -182,4 +182,6 @@ class SoftCorruption:
 
 def _drawn(draws: Draws, canvas: Canvas, at: Int[Tensor, " M"], numbers: int) -> Float[Tensor, "k M"]:
     """So many fresh numbers for each of the slots `at`, in float64."""
+    if isinstance(draws, PerPlace):  # training: a dozen small operations, and not a dozen for each number
+        return draws.uniforms(canvas, at, numbers).double()
     return torch.stack([draws.uniform(canvas).flatten()[at] for _ in range(numbers)]).double()

@@ -235,6 +235,16 @@ def test_the_numbers_of_a_place_are_uniform_over_the_steps_and_independent() -> 
     assert all(abs(correlation(*pair)) < SURPRISING for pair in pairs)
 
 
+def test_many_numbers_for_some_slots_are_those_that_calls_for_all_would_have_given() -> None:
+    canvas = mixed_batch(VOCAB, seeded(0))
+    at = canvas.editable.flatten().nonzero().squeeze(1)
+    together, in_turn = PerPlace(5, 9, 2, 40), PerPlace(5, 9, 2, 40)
+    for count in (1, 3):
+        expected = torch.stack([in_turn.uniform(canvas).flatten()[at] for _ in range(count)])
+        assert torch.equal(together.uniforms(canvas, at, count), expected)
+    assert torch.equal(together.uniform(canvas), in_turn.uniform(canvas))
+
+
 def test_rows_beyond_the_global_batch_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows from row 3 on is not within 4 rows"):
         PerPlace(0, 0, 3, 4).times(stack(*[row(A, length=5)] * 2))
