@@ -2,6 +2,7 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
+EXTRAS  ?= dev
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -20,7 +21,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter for .venv, WORKERS=8 the processes of the tests,"
-	@echo "  DLLM_DATA=FOLDER the real data for the tests that read some."
+	@echo "  DLLM_DATA=FOLDER the real data for the tests that read some, EXTRAS=dev,eval what is set up at first."
 
 setup: $(READY) ## make .venv with everything in it (the other commands do this by themselves)
 
@@ -78,7 +79,7 @@ $(READY): pyproject.toml constraints.txt
 	      "elsewhere: $(PYTHON) -m pip install virtualenv" >&2; \
 	    exit 1; }; }
 	@echo "Setting up $(VENV) with torch and the rest: 1-3 minutes and 1.4 GB, more where torch comes with CUDA ..."
-	@$(PIP) -e '.[dev]' >$(LOG) 2>&1 || { grep '^ERROR' $(LOG) >&2; echo "The set-up failed; see $(LOG)" >&2; exit 1; }
+	@$(PIP) -e '.[$(EXTRAS)]' >$(LOG) 2>&1 || { grep '^ERROR' $(LOG) >&2; echo "The set-up failed; see $(LOG)" >&2; exit 1; }
 	@rm -f $(BUSY)
 	@touch $(READY)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dllm_lightning.launch import launch
+from dllm_lightning.options import check_choices, check_flags
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-WEIGHTS = ("ema", "raw")
 VERBATIM = ("run", "out")
 
 
@@ -46,11 +46,8 @@ def check(cfg: DictConfig, run: str | None, out: str | None) -> None:
         raise ValueError("Nothing to export: give run=PATH, the folder of a run or a checkpoint.")
     if not out:
         raise ValueError("Nowhere to export to: give out=FOLDER, a new one.")
-    if cfg.weights not in WEIGHTS:
-        raise ValueError(f"weights={cfg.weights} is unknown: choose one of {', '.join(WEIGHTS)}.")
-    for name in ("private", "overwrite"):
-        if not isinstance(cfg[name], bool):
-            raise ValueError(f"{name}={cfg[name]} is neither true nor false.")
+    check_choices(cfg, weights=("ema", "raw"))
+    check_flags(cfg, "private", "overwrite")
     if cfg.hub is not None and not isinstance(cfg.hub, str):
         raise ValueError(f"hub={cfg.hub} is no name of a repository: give hub=user/name.")
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from dllm_lightning.chosen import chosen, for_hydra
 from dllm_lightning.launch import launch
+from dllm_lightning.options import check_choices, check_counts, check_seed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FORMATS = ("auto", "rich", "plain", "json")
 VERBATIM = ("ckpt", "prompt", "fill", "prompts")
 
 
@@ -67,16 +67,12 @@ def main(
 
 def check(cfg: DictConfig) -> None:
     """Raises ValueError for an option without sense, before anything is loaded."""
-    for name in ("length", "batch_size"):
-        value = cfg[name]
-        if not (type(value) is int and value >= 1) and not (name == "length" and value is None):
-            raise ValueError(f"{name}={value} is no number of things: give a whole number, 1 or more.")
-    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**63:
-        raise ValueError(f"seed={cfg.seed} is no seed: give a whole number, from 0 to {2**63 - 1}.")
+    check_choices(cfg, format=("auto", "rich", "plain", "json"))
+    check_counts(cfg, "batch_size")
+    check_counts(cfg, "length", null=True)
+    check_seed(cfg)
     if type(cfg.pause) not in (int, float) or not 0 <= cfg.pause < math.inf:
         raise ValueError(f"pause={cfg.pause} is no time: give seconds, 0 or more.")
-    if cfg.format not in FORMATS:
-        raise ValueError(f"format={cfg.format} is unknown: choose one of {', '.join(FORMATS)}.")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ TEXT = "the opposite of hot is cold."
 
 
 class Parrot(nn.Module):
-    """Believes in `text`, then the end, written over the last `length` slots of every row; the earlier, the surer."""
+    """Believes in `text` and its end, written over each `length` slots as the last of a row; the earlier, the surer."""
 
     def __init__(self, template: ChatTemplate, length: int, text: str = TEXT) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Parrot(nn.Module):
     def forward(self, ids: Tensor, t: Tensor, segment: Tensor, at: Tensor, score: Score | None = None) -> Tensor:
         slot = at % ids.shape[1] - (ids.shape[1] - len(self.ids))
         logits = torch.zeros(len(at), self.width)
-        logits.scatter_(1, self.ids[slot][:, None], (9.0 - 0.2 * slot)[:, None])
+        logits.scatter_(1, self.ids[slot % len(self.ids)][:, None], (9.0 - 0.2 * slot)[:, None])
         return logits if score is None else in_pieces(score, logits)
 
 

@@ -52,6 +52,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "crew": ({"jobs"}, {"torch", "lightning"} | CONFIGURATION),
     "flags": (set(), CONFIGURATION),
     "launch": ({"flags", "mistakes", "jobs", "crew", "sweep"}, CONFIGURATION),
+    "options": (set(), CONFIGURATION),
     "chosen": ({"mistakes"}, CONFIGURATION),
     "device": (set(), {"torch"}),
     "prompts": ({"data"}, set()),
@@ -60,16 +61,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "assemble": ({"compatibility", "checkpoints", "loggers", "schema"}, ALL),
     "loading": ({"model", "sampler", "data", "checkpoints"}, {"torch"} | CONFIGURATION),
     "publish": ({"loading"}, {"torch", "transformers", "tokenizers", "huggingface_hub"}),
-    "export": ({"publish", "launch"}, {"omegaconf"}),
+    "export": ({"publish", "launch", "options"}, {"omegaconf"}),
     "train": ({"assemble", "launch", "resume"}, ALL),
-    "generate": ({"loading", "launch", "chosen", "device", "prompts", "terminal"}, ALL),
+    "generate": ({"loading", "launch", "options", "chosen", "device", "prompts", "terminal"}, ALL),
     "likelihood": ({"process"}, MATHEMATICS),
     "evaluation": (
         {"likelihood", "loading", "speaker", "schema", "terminal"},
         MATHEMATICS | TEXT | CONFIGURATION | {"rich"},
     ),
     "harness": ({"evaluation"}, {"torch", "lm_eval"}),
-    "evaluate": ({"evaluation", "harness", "launch", "chosen", "device", "result"}, ALL),
+    "measures": ({"evaluation", "harness", "chosen", "device"}, CONFIGURATION),
+    "evaluate": ({"measures", "launch", "options", "result"}, ALL),
 }
 HEAVY = {"transformers", "datasets", "wandb", "matplotlib"}  # imported where they are used; see the last law
 DISTRIBUTIONS = {

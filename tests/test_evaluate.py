@@ -184,7 +184,7 @@ WRONG = [
     (["draws=many"], "draws=many is no number of things: give a whole number, 1 or more."),
     (["limit=0"], "limit=0 is no number of things: give a whole number, 1 or more."),
     (["batch_size=null"], "batch_size=None is no number of things: give a whole number, 1 or more."),
-    (["seed=-1"], "seed=-1 is no number of things: give a whole number, 0 or more."),
+    (["seed=-1"], "seed=-1 is no seed: give a whole number, from 0 to 9223372036854775807."),
     (["nelbo=perhaps"], "nelbo=perhaps is neither true nor false."),
     (["nelbo=false", "answers=false"], "Nothing to measure: leave nelbo=true or answers=true, or give choices=FILE or"),
     (["answers=false", "judge=x"], "judge has nothing to judge without answers: leave answers=false out."),
@@ -209,7 +209,7 @@ OF_A_RUN = [
     (["data.path=asks.jsonl"], "There is no usable"),
     (["judge=no"], "There is no folder judge='no': give one with a causal language model and its tokenizer."),
     (["choices=no.jsonl"], "There is no file choices='no.jsonl': give a .jsonl file with prompt, choices and answer."),
-    (["tasks=[arc_easy]"], "lm-evaluation-harness"),
+    (["tasks=[arc_esy]"], "lm-evaluation-harness"),
     (["length=20000"], "The validation split has no question that leaves length=20000 of"),
     (["cache=prefix", "cache.refresh_every=0"], "refresh_every"),
 ]
@@ -256,7 +256,7 @@ def test_a_folder_of_others_does_not_say_what_it_was_trained_on(evaluate: Evalua
 def test_a_mistake_that_shows_late_leaves_nothing_either(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, judge: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dllm_lightning.loading.load", lambda path, device: parrot(text=""))
+    monkeypatch.setattr("dllm_lightning.measures.load", lambda path, device: parrot(text=""))
     told = evaluate("ckpt=x", "data=toy", "draws=2", "limit=2", f"judge={judge}")
     check(told, "Every answer is empty, so there is nothing to judge: leave judge out.")
     assert not [*tmp_path.iterdir()]
