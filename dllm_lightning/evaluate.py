@@ -53,7 +53,7 @@ def check(cfg: DictConfig) -> None:
         raise ValueError("Nothing to evaluate: give ckpt=PATH, a checkpoint, a run's folder, or a Hugging Face folder.")
     check_choices(cfg, split=("train", "validation", "test"), estimator=("auto", "count", "time"))
     check_choices(cfg, precision=("float32", "bfloat16"), format=("auto", "rich", "json"))
-    check_flags(cfg, "nelbo", "answers")
+    check_flags(cfg, "nelbo", "answers", "compile")
     check_counts(cfg, "batch_size", "draws")
     check_counts(cfg, "shots", least=0)
     check_counts(cfg, "limit", "length", "threads", null=True)

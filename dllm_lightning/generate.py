@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dllm_lightning.chosen import chosen, for_hydra
 from dllm_lightning.launch import launch
-from dllm_lightning.options import check_choices, check_counts, check_seed
+from dllm_lightning.options import check_choices, check_counts, check_flags, check_seed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,7 +45,7 @@ def main(
     loaded = load(ckpt, device)
     trained = loaded.config.get("data") or {}
     speaker = Speaker(
-        loaded.denoiser(instantiate(cfg.cache)),
+        loaded.denoiser(instantiate(cfg.cache), cfg.compile),
         loaded.template,
         chosen(cfg.get("sampler"), loaded.sampler),
         cfg.length or trained.get("answer_length") or 64,
@@ -68,6 +68,7 @@ def main(
 def check(cfg: DictConfig) -> None:
     """Raises ValueError for an option without sense, before anything is loaded."""
     check_choices(cfg, format=("auto", "rich", "plain", "json"))
+    check_flags(cfg, "compile")
     check_counts(cfg, "batch_size")
     check_counts(cfg, "length", null=True)
     check_seed(cfg)

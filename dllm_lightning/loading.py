@@ -68,9 +68,18 @@ class Loaded:
         """The longest row that the network has positions for, where it says so."""
         return self.backbone.longest or getattr(self.network.config, "max_position_embeddings", None)
 
-    def denoiser(self, cache: Cache | None = None) -> NetworkDenoiser:
-        """What a sampler asks. Raises CannotRemember for a cache of a network that cannot have one."""
-        return NetworkDenoiser(self.backbone, self.process, cache)
+    def denoiser(self, cache: Cache | None = None, compile: bool = False) -> NetworkDenoiser:
+        """What a sampler asks. Raises CannotRemember for a cache of a network that cannot have one.
+
+        ValueError for a cache of a compiled one: each new set of columns would be compiled anew.
+        """
+        denoiser = NetworkDenoiser(self.backbone, self.process, cache)
+        if compile and cache is not None:
+            raise ValueError("compile=true and a cache do not go together: leave one of them out.")
+        if compile:
+            backbone: Any = self.backbone
+            backbone.compile_network()
+        return denoiser
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:

@@ -17,7 +17,7 @@ def subject_of(cfg: DictConfig) -> e.Subject:
     loaded = load(cfg.ckpt, device)
     sampler = chosen(cfg.get("sampler"), loaded.sampler)
     length = cfg.length or (loaded.config.get("data") or {}).get("answer_length") or 64
-    denoiser = loaded.denoiser(instantiate(cfg.cache))
+    denoiser = loaded.denoiser(instantiate(cfg.cache), cfg.compile)
     return e.Subject(loaded, denoiser, sampler, length, cfg.batch_size, cfg.seed, device, cfg.precision)
 
 

@@ -53,7 +53,7 @@ def parrot(
         sampler=sampler or Reveal(),
         config=OmegaConf.create({"data": {"answer_length": length, "max_length": 40, **config}}),
         longest=longest,
-        denoiser=lambda cache=None: NetworkDenoiser(network, process, cache),
+        denoiser=lambda cache=None, compile=False: NetworkDenoiser(network, process, cache),
     )
 
 

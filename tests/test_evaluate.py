@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dllm_lightning.chosen import for_hydra
 from dllm_lightning.evaluate import own_data
@@ -69,6 +71,26 @@ def test_answers_are_asked_judged_and_counted(evaluate: Evaluate, run: Path, tmp
     assert {f"exact_match/{row['kind']}" for row in rows} <= {*found}
     assert json.loads((folder / "result.json").read_text()) == json.loads(ran.out)
     assert {file.name for file in folder.iterdir()} == {".hydra", "answers.jsonl", "result.json"}
+
+
+@pytest.mark.slow
+def test_a_compiled_network_answers_the_same(
+    evaluate: Evaluate, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one graph, however many rows are left; the kernels, whose compilation takes minutes, stay what they were."""
+    compiled: list[nn.Module] = []
+
+    def compile(self: nn.Module, **options: Any) -> None:
+        compiled.append(self)
+        usual(self, backend="eager", fullgraph=True, **options)
+
+    usual = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    for name, on in (("plain", "false"), ("compiled", "true")):
+        metrics(evaluate(f"ckpt={run}", "nelbo=false", "format=json", f"run={name}", f"compile={on}"))
+    folder = tmp_path / "runs" / "evaluations"
+    plain, other = ((folder / name / "answers.jsonl").read_text() for name in ("plain", "compiled"))
+    assert plain == other and len(compiled) == 1
 
 
 def test_the_same_seed_gives_the_same_numbers_in_batches_of_any_size(evaluate: Evaluate, run: Path) -> None:
@@ -209,9 +231,9 @@ OF_A_RUN = [
     (["data.path=asks.jsonl"], "There is no usable"),
     (["judge=no"], "There is no folder judge='no': give one with a causal language model and its tokenizer."),
     (["choices=no.jsonl"], "There is no file choices='no.jsonl': give a .jsonl file with prompt, choices and answer."),
-    (["tasks=[arc_esy]"], "lm-evaluation-harness"),
     (["length=20000"], "The validation split has no question that leaves length=20000 of"),
     (["cache=prefix", "cache.refresh_every=0"], "refresh_every"),
+    (["cache=dual", "compile=true"], "compile=true and a cache do not go together: leave one of them out."),
 ]
 
 
@@ -233,6 +255,18 @@ def test_what_cannot_be_measured_is_told_and_leaves_nothing(
     Path("asks.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a?"}]}) + "\n")
     check(evaluate(f"ckpt={run}", *arguments), said)
     assert {file.name for file in Path.cwd().iterdir()} <= {"empty.jsonl", "asks.jsonl"}
+
+
+def test_where_the_harness_is_not_installed_it_says_how_to_get_it(
+    evaluate: Evaluate, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for module in [name for name in sys.modules if name.startswith("dllm_lightning.harness")]:
+        monkeypatch.delitem(sys.modules, module)
+    check(
+        evaluate(f"ckpt={run}", "tasks=[arc_easy]"),
+        "lm-evaluation-harness is not installed: pip install 'dllm-lightning[eval]'.",
+    )
 
 
 def check(told: Ran, said: str) -> None:

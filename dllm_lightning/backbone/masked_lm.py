@@ -66,7 +66,11 @@ class MaskedLM(Backbone):
         if gradient_checkpointing:
             self.network.gradient_checkpointing_enable({"use_reentrant": False})
         if compile:
-            self.network.base_model.compile(dynamic=True)  # in place: the names in a checkpoint stay the same
+            self.compile_network()
+
+    def compile_network(self) -> None:
+        """Compiles what reads texts, of any lengths; the names in a checkpoint stay the same."""
+        self.network.base_model.compile(dynamic=True)
 
     @property
     def width(self) -> int:

@@ -6,7 +6,7 @@ from dllm_lightning.sampler.choose import categorical, nucleus, sharpen
 from dllm_lightning.sampler.corrections import Corrections
 from dllm_lightning.sampler.guided import Guided
 from dllm_lightning.sampler.kappa import Cap, Conf, Constant, Fixed, Kappa, Posterior, PredictorCorrector, Rescale
-from dllm_lightning.sampler.order import LeastEntropy, LeftToRight, Margin, Order, Shuffled, Surest
+from dllm_lightning.sampler.order import Judged, LeastEntropy, LeftToRight, Margin, Order, Shuffled, Surest
 from dllm_lightning.sampler.pace import EntropyBound, Even, Factor, Pace, Scheduled, Several, Threshold
 from dllm_lightning.sampler.profile import Linear, Plateau, Profile
 from dllm_lightning.sampler.proposal import Proposal
@@ -30,6 +30,7 @@ __all__ = [
     "Factor",
     "Fixed",
     "Guided",
+    "Judged",
     "Kappa",
     "LeastEntropy",
     "LeftToRight",

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The slots in question, as orders and paces see them: a belief, and the probability of what is proposed."""
+
+    belief: Float[Tensor, "N K"]
+    sure: Float[Tensor, " N"]
+
+    @cached_property
+    def nats(self) -> Float[Tensor, " N"]:
+        """The entropy of the belief."""
+        return entropy(self.belief)
 
 
 @dataclass(frozen=True)
@@ -15,30 +29,24 @@ class Order(ABC):
     """A rank among the slots in question: the higher, the sooner; among equals the one further left."""
 
     @abstractmethod
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        """`sure` is the belief in the token proposed for each slot."""
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        """The rank of each slot."""
 
 
 @dataclass(frozen=True)
 class Surest(Order):
     """The slots whose proposed token the network believes in most (low-confidence remasking in LLaDA)."""
 
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        return sure
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        return judged.sure
 
 
 @dataclass(frozen=True)
 class Margin(Order):
     """The slots whose most probable token is furthest ahead of the second (arXiv:2502.06768; Dream: `topk_margin`)."""
 
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        first, second = belief.topk(2, dim=-1).values.float().exp().unbind(-1)
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        first, second = judged.belief.topk(2, dim=-1).values.float().exp().unbind(-1)
         return first - second
 
 
@@ -46,35 +54,30 @@ class Margin(Order):
 class LeastEntropy(Order):
     """The slots whose belief has the least entropy (`entropy` in Dream)."""
 
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        return -entropy(belief)
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        return -judged.nats
 
 
 @dataclass(frozen=True)
 class Shuffled(Order):
     """Any slots, whatever the network believes: as in the corruption itself."""
 
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        return torch.rand(sure.shape, generator=generator, device=sure.device)
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        return torch.rand(judged.sure.shape, generator=generator, device=judged.sure.device)
 
 
 @dataclass(frozen=True)
 class LeftToRight(Order):
     """The slots in reading order: all are equal, and the one further left comes first."""
 
-    def rank(
-        self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"], generator: torch.Generator | None
-    ) -> Float[Tensor, " N"]:
-        return torch.zeros_like(sure)
+    def rank(self, judged: Judged, generator: torch.Generator | None) -> Float[Tensor, " N"]:
+        return torch.zeros_like(judged.sure)
 
 
 def entropy(log_p: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
     """In nats, in float32 at least."""
-    return -torch.special.xlogy(log_p.float().exp(), log_p.float().exp()).sum(-1)
+    log_p = log_p.float()
+    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)  # 0 · log 0 is 0
 
 
 def foremost(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"], quota: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
@@ -89,8 +92,8 @@ def place(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"]) -> Int[Tensor, "B
 
 def lined_up(rank: Float[Tensor, "B L"], at: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """The columns of each row, those of `at` first, by descending rank."""
-    by_rank = rank.argsort(dim=1, descending=True, stable=True)
-    return by_rank.gather(1, at.gather(1, by_rank).byte().argsort(dim=1, descending=True, stable=True))
+    rank = rank.clamp(min=torch.finfo(rank.dtype).min).masked_fill(~at, -torch.inf)
+    return rank.argsort(dim=1, descending=True, stable=True)
 
 
 def inverse(order: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dllm_lightning.noise import NoiseSchedule
 from dllm_lightning.sampler.checks import check_count, check_nats, check_share
-from dllm_lightning.sampler.order import entropy, foremost, inverse, lined_up
+from dllm_lightning.sampler.order import Judged, foremost, inverse, lined_up
 
 Rule = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(number of the step, rank (B L), measure (B L), hidden (B L)) -> the hidden slots that are written now (B L)."""
@@ -30,9 +30,9 @@ class Pace(ABC):
     shares: ClassVar[bool] = False
     """Whether it shares a text out over the sampler's number of steps."""
 
-    def measure(self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    def measure(self, judged: Judged) -> Float[Tensor, " N"]:
         """What its limit is about: how sure the network is of its proposals, unless it says otherwise."""
-        return sure
+        return judged.sure
 
     @abstractmethod
     def rule(
@@ -183,7 +183,7 @@ class Factor(Pace):
             order = lined_up(measure, at)
             count = torch.arange(1, at.shape[1] + 1, device=at.device)
             enough = at.gather(1, order) & (measure.gather(1, order) >= 1 - self.factor / (count + 1))
-            return foremost(measure, at, enough.sum(1).clamp(min=1))
+            return at & (inverse(order) < enough.sum(1, keepdim=True).clamp(min=1))
 
         return rule
 
@@ -201,8 +201,8 @@ class EntropyBound(Pace):
     def __post_init__(self) -> None:
         check_nats("pace.nats", self.nats)
 
-    def measure(self, belief: Float[Tensor, "N K"], sure: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-        return entropy(belief)
+    def measure(self, judged: Judged) -> Float[Tensor, " N"]:
+        return judged.nats
 
     def rule(
         self,
@@ -215,7 +215,7 @@ class EntropyBound(Pace):
             order = lined_up(rank, at)
             nats = torch.where(at, measure, torch.inf).gather(1, order)
             within = nats.cumsum(1) - nats.cummax(1).values <= self.nats  # inf - inf is no number, and so not within
-            run = within.long().cumprod(1).bool().gather(1, inverse(order))
-            return at & (run | foremost(rank, at, torch.ones_like(hidden)))
+            run = within.long().cumprod(1).bool()  # the foremost is always in it: without the largest there is none
+            return at & run.gather(1, inverse(order))
 
         return rule

@@ -17,7 +17,7 @@ from torch import Tensor
 from dllm_lightning.process import Denoiser, MaskedDiffusion, Process, Reading
 from dllm_lightning.sampler.checks import check_count
 from dllm_lightning.sampler.choose import check_numbers, probability_of
-from dllm_lightning.sampler.order import Order, Surest
+from dllm_lightning.sampler.order import Judged, Order, Surest
 from dllm_lightning.sampler.pace import Even, Pace
 from dllm_lightning.sampler.proposal import Proposal
 from dllm_lightning.sampler.sampler import Sampler
@@ -103,14 +103,13 @@ class Reveal(Sampler):
             x0 = self.proposal.draw(belief, generator)
             if here is not None:
                 x0 = torch.where(here[part] == vocab.mask_id, x0, here[part])
-            judged = self.proposal.judged(belief, vocab)
-            sure = certain = probability_of(x0, belief)
-            if judged is not belief:
-                certain = probability_of(x0, judged)
-            rank = self.order.rank(judged, certain, generator)
+            sure = probability_of(x0, belief)
+            seen = self.proposal.judged(belief, vocab)
+            judged = Judged(seen, sure if seen is belief else probability_of(x0, seen))
+            rank = self.order.rank(judged, generator)
             if self.proposal.end_last:
                 rank = rank.masked_fill(x0 == vocab.eos_id, torch.finfo(rank.dtype).min)
-            return x0, sure, rank, self.pace.measure(judged, certain)
+            return x0, sure, rank, self.pace.measure(judged)
 
         return reading
 

@@ -104,18 +104,18 @@ def text(prompt: int, answer: int, seed: int = 0) -> tuple[list[int], list[bool]
 
 
 @torch.no_grad()
-def plain(model: Any, ids: Tensor, prompt: int, steps: int) -> Tensor:
+def plain(model: Any, ids: Tensor, visible: Tensor | None, prompt: int, steps: int, block: int, mask: int) -> Tensor:
     """The first steps of LLaDA's loop: of all masks up to the end of the block, the surest becomes a token."""
     x = ids.clone()
     for step in range(steps):
-        end = prompt + (step // BLOCK + 1) * BLOCK
-        logits = model(input_ids=x).logits
+        end = prompt + (step // block + 1) * block
+        logits = model(input_ids=x, attention_mask=visible).logits
         x0 = logits.argmax(-1)
         sure = logits.softmax(-1).gather(-1, x0[..., None]).squeeze(-1)
         sure[:, end:] = -torch.inf
-        sure = torch.where(x == VOCAB.mask_id, sure, -torch.inf)
-        chosen = sure[0].topk(1).indices
-        x[0, chosen] = x0[0, chosen]
+        sure = torch.where(x == mask, sure, -torch.inf)
+        chosen = sure.argmax(-1, keepdim=True)
+        x.scatter_(1, chosen, x0.gather(1, chosen))
     return x
 
 
@@ -137,10 +137,10 @@ def speed(case: str, prompt: int, answer: int, steps: int, rounds: int) -> Table
     backbone = network()
     canvas = Canvas.left_padded([text(prompt, answer)], VOCAB.pad_id)
     sides: dict[str, tuple[Callable[[], Tensor], int]] = {
-        "plain": (lambda: plain(backbone.network, canvas.ids, prompt, steps), steps),
+        "plain": (lambda: plain(backbone.network, canvas.ids, None, prompt, steps, BLOCK, VOCAB.mask_id), steps),
         **{name: ((lambda how=how: ours(backbone, canvas, *how)), answer) for name, how in OURS.items()},
     }
-    first = plain(backbone.network, canvas.ids, prompt, steps)
+    first = sides["plain"][0]()
     same = torch.where(first == VOCAB.mask_id, first, ours(backbone, canvas, None, 1))
     assert torch.equal(first, same), "the plain loop and ours write other tokens"
     turns = []
