@@ -49,12 +49,13 @@ format: $(READY) ## lay out the code, sort the imports and mend what ruff can me
 	$(PY) -m ruff check --fix --exit-zero -q .
 	$(PY) -m ruff format -q .
 
-bench: $(BENCH) ## training speed and memory, side by side with the original recipe
+bench: $(BENCH) ## speed and memory of training and of decoding, side by side with the recipes that they grew from
 	$(PY) tests/bench/training_speed.py
 	$(PY) tests/bench/soft_tokens.py
 	$(PY) tests/bench/nelbo_kernel.py
 	$(PY) tests/bench/duo_step.py
 	$(PY) tests/bench/decoding.py
+	$(PY) tests/bench/answers.py $(RUN)
 
 wheel: $(READY) ## dist/*.whl, with conf/ inside the package
 	$(PY) -m hatchling build -t wheel

@@ -84,11 +84,25 @@ def _projected(
     for start in range(0, max(total, 1), size):
         stop = min(start + size, total)
         logits = memory[: stop - start]
-        if bias is None:
-            torch.mm(features[start:stop], matrix.T, out=logits)
-        else:
-            torch.addmm(bias, features[start:stop], matrix.T, out=logits)
+        _project(features[start:stop], matrix, bias, out=logits)
         yield logits.detach(), start, stop
+
+
+TILE = 1024
+"""Rows of the matrix that are multiplied at a time on a CPU, so that they and their logits stay in its cache."""
+
+
+def _project(
+    features: Float[Tensor, "n D"], matrix: Float[Tensor, "K D"], bias: Float[Tensor, " K"] | None, out: Tensor
+) -> None:
+    """out (n K) = features @ matrix.T + bias."""
+    size = TILE if matrix.device.type == "cpu" else len(matrix)
+    for start in range(0, len(matrix), size):
+        rows = slice(start, start + size)
+        if bias is None:
+            torch.mm(features, matrix[rows].T, out=out[:, rows])
+        else:
+            torch.addmm(bias[rows], features, matrix[rows].T, out=out[:, rows])
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -67,11 +67,15 @@ class Listening(NetworkDenoiser):
         self.heard: list[Tensor] = []
 
     def read(self, x_t: Tensor, t: Tensor, segment: Tensor, at: Tensor, reading: Reading) -> tuple[Tensor, ...]:
+        pieces: list[Tensor] = []
+
         def listening(log_p_x0: Tensor, part: slice) -> tuple[Tensor, ...]:
-            self.heard.append(log_p_x0.clone())
+            pieces.append(log_p_x0.clone())
             return reading(log_p_x0, part)
 
-        return super().read(x_t, t, segment, at, listening)
+        found = super().read(x_t, t, segment, at, listening)
+        self.heard.append(torch.cat(pieces))
+        return found
 
 
 def ragged() -> Canvas:

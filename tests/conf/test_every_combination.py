@@ -74,6 +74,12 @@ def option(group: str, name: str) -> DictConfig:
 
 
 @cache
+def every_sampler() -> list[Sampler]:
+    """They are frozen, so all combinations share them."""
+    return [in_steps(3, instantiate(option("sampler", name))) for name in names("sampler")]
+
+
+@cache
 def process_of(parts: tuple[str, ...]) -> DictConfig:
     groups = ("process", "process/hiding", "process/replace")
     return composed(*(f"{group}={name}" for group, name in zip(groups, parts, strict=False))).process
@@ -115,9 +121,7 @@ def assembled(
     process = instantiate(process_of(choice.process))(VOCAB, schedule)
     loss, model = instantiate(option("loss", choice.loss)), instantiate(option("model", choice.model))
     samplers = []
-    for name in names("sampler"):
-        sampler = instantiate(option("sampler", name))
-        sampler = in_steps(3, sampler)
+    for sampler in every_sampler():
         try:
             check_compatible(model.func, process, loss, sampler)
         except IncompatibleParts as refusal:
