@@ -30,9 +30,10 @@ class Tasks:
 
     def __call__(self, subject: Subject, by: Estimator, draws: int, limit: int | None) -> Section:
         """Runs all of them, questions as conversations."""
-        from lm_eval import simple_evaluate
+        from lm_eval import evaluator
 
-        found = simple_evaluate(
+        evaluator.get_git_commit_hash = lambda: None  # outside of a repository git would cry on the screen
+        found = evaluator.simple_evaluate(
             model=DiffusionLM(subject, by, draws),
             tasks=[*self.tasks],
             num_fewshot=self.shots,

@@ -1,9 +1,9 @@
 """`make bench`: how fast a trained model answers, and how many of its answers stay right.
 
 The model of the quickstart answers questions that it has never seen, from the test split of its data. The plain loop of
-LLaDA (arXiv:2502.09992) is asked one question at a time, as its authors ask it, and 128 at a time; so are we. It writes
-one token a step, and takes logits at every slot of the text. All sides take turns on one thread, and ratios are taken
-round by round.
+LLaDA (arXiv:2502.09992) is asked one question at a time, as its authors ask it, and several at a time; so are we. It
+writes one token a step, and takes logits at every slot of the text. All sides take turns on one thread, and ratios are
+taken round by round.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from decoding import plain, spread, verdict
@@ -28,7 +29,7 @@ from dllm_lightning.evaluation import Exercise, Subject, data_of, exercises
 from dllm_lightning.loading import load
 from dllm_lightning.sampler import EntropyBound, LeastEntropy, Reveal, Sampler, Threshold
 
-ONE_BY_ONE, TOGETHER = 1, 128
+ONE_BY_ONE, FEW, MANY = 1, 8, 128
 SAMPLERS: dict[str, tuple[Sampler, Cache | None]] = {
     "one token a step": (Reveal(), None),
     "threshold 0.9": (Reveal(pace=Threshold(0.9)), None),
@@ -36,14 +37,17 @@ SAMPLERS: dict[str, tuple[Sampler, Cache | None]] = {
     "entropy bound 0.3": (Reveal(order=LeastEntropy(), pace=EntropyBound(0.3)), None),
     "entropy bound 0.1, dual cache": (Reveal(order=LeastEntropy(), pace=EntropyBound(0.1)), Dual()),
 }
-PLAIN, PARALLEL = "plain loop", [*SAMPLERS][1:]
+PLAIN = "plain loop"
+BATCH = 3
+"""Times as fast as one by one by the same sampler, at `FEW` at a time."""
 BAR, ALIKE = 25, 0.01
-"""Times as fast as the plain loop, with as many right answers, but for this share."""
+"""Times as fast as the plain loop one by one, at `MANY` at a time, with as many right answers but for this share."""
 
 Texts = list[str]
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Side:
     """Who answers, so many questions at a time, and by which loop."""
 
     batch: int
@@ -65,7 +69,7 @@ def main() -> None:
         print(f"There is no {options.ckpt}, so the speed of its answers is not measured: make demo trains it.")
         return
     torch.set_num_threads(1)
-    out = Console(width=110)
+    out = Console(width=130)
     out.print(f"machine  {machine('cpu')}", soft_wrap=True, highlight=False)
     out.print(f"model    {options.ckpt}, {options.questions} questions of the test split", highlight=False)
     for table in compared(options.ckpt, options.questions, options.rounds):
@@ -99,7 +103,7 @@ def by_plain_loop(subject: Subject, asked: Sequence[Exercise]) -> Texts:
 
 def sides(ckpt: str) -> list[Side]:
     found = []
-    for size in (ONE_BY_ONE, TOGETHER):
+    for size in (ONE_BY_ONE, FEW, MANY):
         subjects = {name: subject_of(ckpt, size, *how) for name, how in SAMPLERS.items()}
         found.append(Side(size, PLAIN, next(iter(subjects.values())), by_plain_loop))
         found += [Side(size, name, subject, by_us) for name, subject in subjects.items()]
@@ -107,33 +111,45 @@ def sides(ckpt: str) -> list[Side]:
 
 
 def compared(ckpt: str, questions: int, rounds: int) -> list[Table]:
-    """A table for questions one by one, and one for many at a time."""
-    all_of_them = sides(ckpt)
-    subject = all_of_them[0].subject
+    """A table for questions one by one, for a few at a time, and for many."""
+    every = sides(ckpt)
+    subject = every[0].subject
     asked = exercises(subject, data_of(subject, None, "test"), "test", questions)
-    said = [side.texts(asked) for side in all_of_them]  # which also wakes everything up
-    assert said[0] == said[1], "the plain loop and ours give other answers"
-    turns = []
+    said = {side: side.texts(asked) for side in every}  # which also wakes everything up
+    first = every[0]
+    assert said[first] == said[every[1]], "the plain loop and ours give other answers"
+    turns: list[dict[Side, float]] = []
     for number in range(rounds):
         print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
-        turns.append([seconds(side, asked) for side in all_of_them])
+        turns.append({side: seconds(side, asked) for side in every})
     print("\r", end="", file=sys.stderr)
-    right = [sum(bool(e.judge and e.judge(text)) for e, text in zip(asked, texts, strict=True)) for texts in said]
-    heads = ("", "right", "tokens/s", "plain loop, as many at a time", "plain loop, one by one", "lowest", "highest")
-    tables = {
-        ONE_BY_ONE: grid("one question at a time: how many times as fast as ...", (*heads, "bar", "")),
-        TOGETHER: grid(f"{TOGETHER} questions at a time: how many times as fast as ...", (*heads, "bar", "")),
+    right = {
+        side: sum(bool(e.judge and e.judge(text)) for e, text in zip(asked, said[side], strict=True)) for side in every
     }
-    for number, side in enumerate(all_of_them):
-        first = next(i for i, other in enumerate(all_of_them) if other.batch == side.batch)
-        likewise = median(turn[first] / turn[number] for turn in turns)
-        apart = [turn[0] / turn[number] for turn in turns]
-        pace = len(asked) * subject.length / median(turn[number] for turn in turns)
-        alike = abs(right[number] - right[0]) <= ALIKE * len(asked)
-        told = verdict(median(apart) if alike else 0.0, BAR if side.batch > 1 and side.name in PARALLEL else None)
-        share = f"{right[number] / len(asked):.1%}"
-        tables[side.batch].add_row(side.name, share, f"{pace:,.0f}", f"{likewise:.1f}", *spread(apart), *told)
-    return [*tables.values()]
+
+    def faster(side: Side, than: Side) -> list[float]:
+        return [turn[than] / turn[side] for turn in turns]
+
+    tables = []
+    for size in (ONE_BY_ONE, FEW, MANY):
+        here = [side for side in every if side.batch == size]
+        heads = ("", "right", "tokens/s", "plain loop likewise", "itself one by one", "plain loop one by one")
+        table = grid(f"{size} at a time: how many times as fast as ...", (*heads, "lowest", "highest", "bar", ""))
+        for side in here:
+            alone = next(other for other in every if (other.batch, other.name) == (ONE_BY_ONE, side.name))
+            itself, apart = median(faster(side, alone)), faster(side, first)
+            alike = abs(right[side] - right[first]) <= ALIKE * len(asked)
+            told: tuple[str, str] = ("", "")
+            if size == FEW and side.name != PLAIN:
+                told = verdict(itself if said[side] == said[alone] else 0.0, BATCH)
+            elif size == MANY and side.name.startswith(("threshold", "entropy")):
+                told = verdict(median(apart) if alike else 0.0, BAR)
+            pace = len(asked) * subject.length / median(turn[side] for turn in turns)
+            likewise = median(faster(side, here[0]))
+            cells = (f"{right[side] / len(asked):.1%}", f"{pace:,.0f}", f"{likewise:.1f}", f"{itself:.1f}")
+            table.add_row(side.name, *cells, *spread(apart), *told)
+        tables.append(table)
+    return tables
 
 
 def seconds(side: Side, asked: Sequence[Exercise]) -> float:

@@ -93,7 +93,7 @@ def test_texts_are_cut_where_they_shall_end(model: DiffusionLM) -> None:
 
 
 def test_a_task_of_ones_own_is_measured_like_anything_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"question": ASKED["content"], "choices": [OTHER, TEXT], "gold": n < 3, "answer": TEXT} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -103,10 +103,11 @@ def test_a_task_of_ones_own_is_measured_like_anything_else(
     (tmp_path / "choose.yaml").write_text(f"{choose}{common}metric_list: [{{metric: acc}}]\n")
     (tmp_path / "say.yaml").write_text(f"{say}{common}metric_list: [{{metric: exact_match}}]\n")
     monkeypatch.setattr("dllm_lightning.measures.load", lambda path, device: parrot())
-    evaluate = Terminal(tmp_path, monkeypatch, capsys)
+    evaluate = Terminal(tmp_path, monkeypatch, capfd)
     usual = ["ckpt=x", "nelbo=false", "answers=false", "draws=8", "format=json", "run=own"]
     ran = evaluate(*usual, "tasks=[choose.yaml,say.yaml]", "shots=0", entry="evaluate")
     assert ran.code == 0, ran.err
+    assert "fatal" not in ran.err  # from git, which the harness would ask where there is no repository
     found = json.loads((tmp_path / "runs" / "evaluations" / "own" / "result.json").read_text())
     metrics = found["metrics"]
     assert metrics["choose/acc"] == 0.75 and metrics["choose/acc_error"] == pytest.approx(0.25)
