@@ -70,6 +70,10 @@ class ModernBert(MaskedLM):
     def head(self) -> Callable[[Float[Tensor, "N D"]], Float[Tensor, "N K"]]:
         return lambda states: self.network.decoder(self.network.head(states))
 
+    def features(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Without a hook: head and decoder are two modules here."""
+        return self.network.head(states)
+
     @property
     def _window(self) -> int:
         return int(self.network.config.local_attention) // 2
