@@ -88,8 +88,10 @@ def test_no_option_is_dead(file: Path) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda file: file.stem)
 def test_every_option_of_an_entry_point_is_read(entry: Path) -> None:
-    """By the entry point, by what launches it, by the composition root, or by another value of the configuration."""
-    written = "".join(SOURCE[PACKAGE / name] for name in (f"{entry.stem}.py", "launch.py", "assemble.py"))
+    """By the entry point, by what launches or composes it, or by another value of the configuration."""
+    written = "".join(
+        SOURCE[PACKAGE / name] for name in (f"{entry.stem}.py", "launch.py", "assemble.py", "measures.py")
+    )
     referred = "".join(file.read_text() for file in (*ENTRIES, *PARTS))
     for name in (str(key) for key in OmegaConf.load(entry) if str(key) not in ("defaults", "hydra")):
         assert re.search(rf"cfg\.{name}\b|\[\"{name}\"\]", written) or f"${{{name}}}" in referred, name

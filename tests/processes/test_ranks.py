@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import os
 import shutil
 import socket
@@ -102,16 +101,9 @@ def test_a_run_goes_on_with_another_number_of_processes(nursery: Nursery) -> Non
 
 
 @pytest.mark.slow
-def test_a_sweep_of_two_by_two_jobs_with_two_processes_each(tmp_path: Path) -> None:
-    """From a real command line: four folders, four rows, and nothing else in the folder it was typed in."""
-    command = [
-        sys.executable,
-        "-m",
-        "dllm_lightning.train",
-        "-m",
-        "noise.min_ratio=0.05,0.15",
-        "noise.max_ratio=0.5,0.8",
-    ]
+def test_a_sweep_of_two_jobs_with_two_processes_each(tmp_path: Path) -> None:
+    """From a real command line: a folder and a row for each, and nothing else in the folder it was typed in."""
+    command = [sys.executable, "-m", "dllm_lightning.train", "-m", "noise.min_ratio=0.05,0.15"]
     options = (*TINY, *TINY_TOY, "trainer=ddp_cpu", "callbacks.progress=null", "run=sweep")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
@@ -121,21 +113,19 @@ def test_a_sweep_of_two_by_two_jobs_with_two_processes_each(tmp_path: Path) -> N
     sweep = tmp_path / "runs" / "sweeps" / "sweep"
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["sweeps"]
-    pairs = list(itertools.product(("0.05", "0.15"), ("0.5", "0.8")))
-    jobs = {pair: sweep / f"noise.min_ratio={pair[0]},noise.max_ratio={pair[1]}" for pair in pairs}
+    jobs = {low: sweep / f"noise.min_ratio={low}" for low in ("0.05", "0.15")}
     assert {*sweep.iterdir()} == {
         *jobs.values(),
         *(sweep / name for name in ("multirun.yaml", "sweep.csv", "sweep.png")),
     }
     with (sweep / "sweep.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
-    assert sorted((row["noise.min_ratio"], row["noise.max_ratio"]) for row in rows) == pairs
+    assert sorted(row["noise.min_ratio"] for row in rows) == [*jobs]
     assert all(row["status"] == "done" and float(row["val/nelbo"]) > 0 for row in rows)
-    for (low, high), folder in jobs.items():
+    for low, folder in jobs.items():
         recipe = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["recipe"]["config"]
         noise = OmegaConf.load(folder / ".hydra" / "config.yaml").noise
-        assert (recipe["noise"]["min_ratio"], recipe["noise"]["max_ratio"]) == (float(low), float(high))
-        assert (noise.min_ratio, noise.max_ratio) == (float(low), float(high))
+        assert recipe["noise"]["min_ratio"] == noise.min_ratio == float(low)
         assert sorted(entry.name for entry in folder.iterdir()) == [
             ".hydra",
             "checkpoints",
@@ -168,6 +158,3 @@ def test_processes_that_torchrun_starts_share_one_folder(tmp_path: Path) -> None
     (day,) = (tmp_path / "runs").iterdir()
     (run,) = day.iterdir()
     assert (run / "checkpoints" / "last.ckpt").is_file() and ran.stdout.count("─ done ") == 1
-    wrong = subprocess.run([*command, "optimizer.lr=-1"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert wrong.returncode != 0 and wrong.stderr.count("optimizer.lr=-1") == 1
-    assert [*day.iterdir()] == [run]
