@@ -67,19 +67,20 @@ class Reveal(Sampler):
     ) -> Trajectory:
         process, (_, editable, segment) = denoiser.process, canvas
         hidden = process.asks(x, editable)
-        at = hidden.cpu()
-        slots, total = editable.sum(1), int(editable.sum())
+        at, slots = hidden.cpu(), editable.cpu()
+        clock = _clock(process, slots.sum(1)).float().to(x.device)
+        moments = _clock(process, slots.sum()[None])[0].tolist()
         limit = PATIENCE * int(at.sum(1).amax()) if len(at) else 0
         written = self.pace.rule(hidden.sum(1), self.steps, process.schedule, generator)
         kept = self.undo.rule(editable, generator)
-        t, index = _time(process, at, total), 0
+        t, index = moments[int(at.sum())], 0
         while at.any():
             if index == limit:
                 raise RuntimeError(f"{self} does not come to an end: it takes back as much as it writes.")
-            asked = editable.cpu() & at.any(1, keepdim=True) if self.undo.reconsiders else at
+            asked = slots & at.any(1, keepdim=True) if self.undo.reconsiders else at
             place = asked.to(x.device, non_blocking=True)
             reading = self._reading(process.vocab, x, asked, generator)
-            found = denoiser.read(x, _clock(process, hidden, slots), segment, asked, reading)
+            found = denoiser.read(x, clock.gather(1, hidden.sum(1)[:, None])[:, 0], segment, asked, reading)
             x0, sure, rank, measure = (_spread(values, place) for values in found)
             chosen = written(index, rank, measure, hidden)
             shown = kept(rank, editable & ~hidden, chosen)
@@ -88,7 +89,7 @@ class Reveal(Sampler):
             changed = x != before
             at, lost = _at_home(still, sure.isnan().any())
             check_numbers(lost)
-            hidden, t, was = still, _time(process, at, total), t
+            hidden, t, was = still, moments[int(at.sum())], t
             yield Step(index, was, t, x, changed, torch.where(changed & ~still, sure, 0.0))
             index += 1
 
@@ -125,12 +126,8 @@ def _at_home(still: Bool[Tensor, "B L"], lost: Bool[Tensor, ""]) -> tuple[Bool[T
     return told[:-1].view(still.shape), told[-1]
 
 
-def _time(process: Process, at: Bool[Tensor, "B L"], total: int) -> float:
-    """The time at which the schedule hides the share of all slots that is hidden now (0 where there are none)."""
-    share = at.sum().double() / max(1, total)
-    return process.schedule.time_of(1 - share[None]).item()
-
-
-def _clock(process: Process, hidden: Bool[Tensor, "B L"], slots: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """The same for each row."""
-    return process.schedule.time_of(1.0 - hidden.sum(1) / slots.clamp(min=1))
+def _clock(process: Process, slots: Int[Tensor, " B"]) -> Float[Tensor, "B most"]:
+    """The times at which the schedule hides 0, 1, 2 ... of so many slots, in float64."""
+    hidden = torch.arange(int(slots.amax()) + 1 if len(slots) else 1, dtype=torch.float64)
+    share = hidden / slots.clamp(min=1)[:, None]
+    return process.schedule.time_of(1.0 - share.clamp(max=1.0))
