@@ -20,6 +20,12 @@ from dllm_lightning.sweep.table import Mode, text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MANY = 7
+"""Lines from which on their names stand beside the panels, and not above."""
+FAINT = 0.4
+"""How opaque a line is that is nowhere on the front, where there are many."""
+NEAR, LINE = 20.0, 7.5
+"""How wide and how high a name on the front is, in typographic points: names that would touch are stacked."""
 NOTHING = "None"
 """What a setting has for a key that is swept by others alone."""
 
@@ -45,7 +51,8 @@ def draw_front(sweep: Sweep, metric: str, mode: Mode, costs: Mapping[str, str], 
 
     lines = _lines(sweep)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(0.9 + 3.1 * len(known), 3.3), layout="constrained")
+        beside = len(lines) >= MANY
+        figure = Figure(figsize=(0.9 + 3.1 * len(known) + 1.7 * beside, 3.3 + 0.5 * beside), layout="constrained")
         panels = figure.subplots(1, len(known), squeeze=False, sharey=True)[0]
         for ax, cost in zip(panels, known, strict=True):
             _fill(ax, lines, metric, mode, cost)
@@ -53,8 +60,8 @@ def draw_front(sweep: Sweep, metric: str, mode: Mode, costs: Mapping[str, str], 
         panels[0].set_ylabel(metric.replace("_", " "))
         handles, labels = panels[0].get_legend_handles_labels()
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]  # the front last
-        columns = max(1, min(len(labels), int(1.5 * len(known) + 1)))
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        columns = 1 if beside else min(len(labels), int(1.5 * len(known) + 1))
+        figure.legend(handles, labels, loc="outside right upper" if beside else "outside upper center", ncols=columns)
         figure.supxlabel(_note(sweep, metric, lines), fontsize=7, color="0.4")
         aside = file.with_name(f".{file.name}.new")
         figure.savefig(aside, format="png", dpi=200)
@@ -78,23 +85,29 @@ def front(points: Sequence[tuple[float, float]], mode: Mode) -> list[int]:
 
 def _fill(ax: Axes, lines: Sequence[Line], metric: str, mode: Mode, cost: str) -> None:
     """One panel: lines with error bars, and the front as a staircase behind them."""
+    from matplotlib.transforms import Affine2D
+
     points: list[tuple[float, float]] = []
-    names: list[tuple[str, Any]] = []
-    for number, (line, colour) in enumerate(zip(lines, axes.colours([each.label for each in lines]), strict=True)):
-        among = _with(line.settings, metric, cost)
-        x, y = [each.mean(cost) for each in among], [each.mean(metric) for each in among]
+    names: list[tuple[str, Any, int]] = []
+    colours = axes.colours([each.label for each in lines])
+    among = [_with(line.settings, metric, cost) for line in lines]
+    for number, (line, settings) in enumerate(zip(lines, among, strict=True)):
+        points += [(each.mean(cost), each.mean(metric)) for each in settings]
+        names += [(text(each.values[line.knob]) if line.knob else "", colours[number], number) for each in settings]
+    chosen = front(points, mode)
+    ahead = {names[i][2] for i in chosen}
+    for number, (line, settings) in enumerate(zip(lines, among, strict=True)):
+        x, y = [each.mean(cost) for each in settings], [each.mean(metric) for each in settings]
         bars: dict[str, Any] = {
-            "xerr": [error_of(each, cost) for each in among],
-            "yerr": [error_of(each, metric) for each in among],
+            "xerr": [error_of(each, cost) for each in settings],
+            "yerr": [error_of(each, metric) for each in settings],
         }
-        style: dict[str, Any] = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "label": line.label}
-        ax.errorbar(x, y, **bars, capsize=2, elinewidth=1, zorder=3, **style)
-        points += zip(x, y, strict=True)
-        names += [(text(each.values[line.knob]) if line.knob else "", colour) for each in among]
+        style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "label": line.label}
+        style |= {"color": colours[number], "alpha": FAINT if len(lines) >= MANY and number not in ahead else 1.0}
+        ax.errorbar(x, y, **bars, capsize=2, elinewidth=1, zorder=3 if number in ahead else 2.5, **style)
     if all(x > 0 for x, _ in points):
         ax.set_xscale("log")
         _plain_ticks(ax, [x for x, _ in points])
-    chosen = front(points, mode)
     x, y = [points[i][0] for i in chosen], [points[i][1] for i in chosen]
     right = ax.get_xlim()[1]
     ax.step(
@@ -102,10 +115,15 @@ def _fill(ax: Axes, lines: Sequence[Line], metric: str, mode: Mode, cost: str) -
     )
     ax.set_xlim(right=right)
     ax.plot(x, y, "o", ms=11, mfc="none", mec="0.25", mew=0.9, zorder=4)
-    above = mode == "max"
+    way, side, last, taken = (1, "bottom", -math.inf, 0.0) if mode == "max" else (-1, "top", -math.inf, 0.0)
+    in_points = ax.transData - ax.figure.dpi_scale_trans + Affine2D().scale(72)  # by way of inches
     for i in chosen:
-        name, colour = names[i]
-        offset, side = (-3, 7 if above else -7), "bottom" if above else "top"
+        name, colour, _ = names[i]
+        across, up = (float(place) for place in in_points.transform(points[i]))
+        start = way * up + 7
+        if across - last < NEAR:
+            start = max(start, taken + LINE)
+        last, taken, offset = across, start, (-3, way * (start - way * up))
         ax.annotate(name, points[i], offset, textcoords="offset points", ha="right", va=side, fontsize=7, color=colour)
 
 
@@ -128,21 +146,29 @@ def _lines(sweep: Sweep) -> list[Line]:
     keys = sweep.setting_keys
     there = {key: [each.values[key] for each in sweep.settings if each.values[key] != NOTHING] for key in keys}
     numbers = [key for key in keys if there[key] and axes.numeric(there[key])]
+    words = [key for key in keys if key not in numbers]
     families: dict[tuple[Value, ...], list[Setting]] = {}
     for setting in sweep.settings:
-        families.setdefault(tuple(setting.values[key] for key in keys if key not in numbers), []).append(setting)
-    return [line for family in families.values() for line in _along(family, numbers)]
+        families.setdefault(tuple(setting.values[key] for key in words), []).append(setting)
+    return [line for said, family in families.items() for line in _along(family, _telling(said, [*families]), numbers)]
 
 
-def _along(family: Sequence[Setting], numbers: Sequence[str]) -> list[Line]:
+def _telling(said: tuple[Value, ...], every: Sequence[tuple[Value, ...]]) -> list[Value]:
+    """The words of a family that those before them do not say already: an order that a sampler always has does not."""
+    places = range(len(said))
+    new = [len({other[i] for other in every if other[:i] == said[:i]}) > 1 or i == 0 for i in places]
+    return [word for word, tells in zip(said, new, strict=True) if tells and word != NOTHING]
+
+
+def _along(family: Sequence[Setting], words: Sequence[Value], numbers: Sequence[str]) -> list[Line]:
     different = {key: len({each.values[key] for each in family} - {NOTHING}) for key in numbers}
     knob = max((key for key in numbers if different[key] > 0), key=lambda key: different[key], default=None)
     fixed = [key for key in numbers if key != knob and different[key] > 1]
     found: dict[tuple[Value, ...], Line] = {}
     for setting in sorted(family, key=lambda setting: in_order([setting.values[key] for key in numbers])):
-        others = {key: value for key, value in setting.values.items() if key not in numbers or key in fixed}
-        label = ", ".join(text(value) for value in others.values() if value != NOTHING) or "all"
-        found.setdefault(tuple(others.values()), Line(label, knob, [])).settings.append(setting)
+        others = tuple(setting.values[key] for key in fixed)
+        label = ", ".join(text(value) for value in (*words, *others) if value != NOTHING) or "all"
+        found.setdefault(others, Line(label, knob, [])).settings.append(setting)
     return [*found.values()]
 
 

@@ -69,6 +69,38 @@ def test_a_line_for_each_part_along_the_number_and_a_panel_for_each_cost(tmp_pat
     assert (tmp_path / "sweep.png").stat().st_size > 10_000 and not [*tmp_path.glob(".*")]
 
 
+def test_a_line_is_called_by_what_tells_it_apart_and_many_lines_by_names_beside(
+    tmp_path: Path, saved: list[Figure]
+) -> None:
+    """As sweeps with one name leave them: an order that a sampler always has says nothing."""
+    few = {"sampler.steps": [2, 4]}
+    for grid in (
+        {"sampler": ["confidence"], "order": ["surest", "margin"], "pace": ["even"], **few},
+        {"sampler": ["confidence"], "order": ["surest"], "pace": ["scheduled"], **few},
+        {"sampler": ["p2"], "order": ["surest"], "pace": ["even"], **few},
+    ):
+        leave_sweep(tmp_path / "sweep", grid, dict(enumerate(RESULTS)))
+    assert draw_front(read(tmp_path / "sweep"), "exact_match", "max", COSTS, tmp_path / "sweep.png")
+    named = {text.get_text() for text in saved[0].legends[0].get_texts()}
+    assert named == {
+        "confidence, margin",
+        "confidence, surest, even",
+        "confidence, surest, scheduled",
+        "p2",
+        "Pareto front",
+    }
+    assert {line.get_alpha() for line in saved[0].axes[0].lines if line.get_marker() in "osD^"} == {1.0, None}
+    for sampler in "abcdef":
+        leave_sweep(tmp_path / "sweep", {"sampler": [sampler], **few}, dict(enumerate(RESULTS)))
+    assert draw_front(read(tmp_path / "sweep"), "exact_match", "max", COSTS, tmp_path / "sweep.png")
+    figure, legend = saved[1], saved[1].legends[0]
+    inside, box = figure.bbox, legend.get_window_extent()
+    assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+    assert all(box.x0 >= panel.get_window_extent().x1 for panel in figure.axes)
+    alphas = [line.get_alpha() for line in figure.axes[0].lines]
+    assert 0.4 in alphas and 1.0 in alphas  # those on the front stand out
+
+
 def test_without_costs_to_show_the_usual_figure_is_drawn(tmp_path: Path, saved: list[Figure]) -> None:
     sweep = leave_sweep(tmp_path / "sweep", {"noise.max_ratio": [0.5, 0.8]})
     assert not draw_front(read(sweep), "val/nelbo", "min", COSTS, tmp_path / "sweep.png") and not saved
