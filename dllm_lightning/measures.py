@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -9,6 +12,9 @@ from dllm_lightning import evaluation as e
 from dllm_lightning.chosen import chosen
 from dllm_lightning.device import place
 from dllm_lightning.loading import load
+
+if TYPE_CHECKING:
+    from dllm_lightning.harness import Tasks
 
 
 def subject_of(cfg: DictConfig) -> e.Subject:
@@ -26,10 +32,7 @@ def measured(cfg: DictConfig, subject: e.Subject) -> tuple[list[e.Section], list
     by = e.estimator_of(cfg.estimator, subject.denoiser.process)
     judge = None if cfg.judge is None else e.load_judge(cfg.judge, subject.device)
     choices = None if cfg.choices is None else e.read_choices(cfg.choices, cfg.limit)
-    if cfg.tasks is not None:
-        from dllm_lightning.harness import load_tasks  # NoHarness where it is not installed
-
-        tasks = load_tasks([cfg.tasks] if isinstance(cfg.tasks, str) else list(cfg.tasks), cfg.shots)
+    tasks = None if cfg.tasks is None else _tasks(cfg.tasks, cfg.shots)
     data = e.data_of(subject, cfg.get("data"), cfg.split) if cfg.nelbo or cfg.answers else None
     documents = data.documents(cfg.split) if data is not None and cfg.nelbo else None
     exercises = e.exercises(subject, data, cfg.split, cfg.limit) if data is not None and cfg.answers else None
@@ -45,6 +48,13 @@ def measured(cfg: DictConfig, subject: e.Subject) -> tuple[list[e.Section], list
             found.append(e.judged(subject, judge, answered, cost))
     if choices is not None:
         found.append(e.scored(subject, choices, by, cfg.draws, e.progress))
-    if cfg.tasks is not None:
+    if tasks is not None:
         found.append(tasks(subject, by, cfg.draws, cfg.limit))
     return found, answered
+
+
+def _tasks(names: str | Sequence[str], shots: int) -> Tasks:
+    """Tasks of lm-evaluation-harness. Raises NoHarness where it is not installed."""
+    from dllm_lightning.harness import load_tasks
+
+    return load_tasks([names] if isinstance(names, str) else list(names), shots)

@@ -157,7 +157,7 @@ def _telling(said: tuple[Value, ...], every: Sequence[tuple[Value, ...]]) -> lis
     """The words of a family that those before them do not say already: an order that a sampler always has does not."""
     places = range(len(said))
     new = [len({other[i] for other in every if other[:i] == said[:i]}) > 1 or i == 0 for i in places]
-    return [word for word, tells in zip(said, new, strict=True) if tells and word != NOTHING]
+    return [word for word, tells in zip(said, new, strict=True) if tells]
 
 
 def _along(family: Sequence[Setting], words: Sequence[Value], numbers: Sequence[str]) -> list[Line]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dllm_lightning.loss import Loss
 from dllm_lightning.noise import Geometric, LogLinear, NoiseSchedule, Polynomial
@@ -84,3 +86,12 @@ def mixed_batch(vocab: Vocab, generator: torch.Generator, rows: int = 6, length:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@cache
+def source() -> Tensor:
+    """Texts of three tokens that depend on each other: two texts in three repeat one."""
+    p = torch.rand(3, 3, 3, generator=seeded(5), dtype=torch.float64) ** 3
+    for token in range(3):
+        p[token, token, token] += 1.5
+    return p / p.sum()

@@ -36,7 +36,7 @@ from dllm_lightning.sampler import (
     Scheduled,
     Shuffled,
 )
-from tests.laws.parts import seeded, vocabulary
+from tests.laws.parts import seeded, source, vocabulary
 from tests.sampler.denoisers import Cavity, Joint, blank, plain, uniform
 
 ROWS = 1500
@@ -86,15 +86,6 @@ def walks_from_random_tokens(steps: int) -> list[Any]:
         psi(Cap(0.05), steps),
         psi(Fixed(0.02), steps, Plateau(0.45, 0.5)),
     ]
-
-
-@cache
-def source() -> Tensor:
-    """Slots that depend on each other: two texts in three repeat a token."""
-    p = torch.rand(3, 3, 3, generator=seeded(5), dtype=torch.float64) ** 3
-    for token in range(3):
-        p[token, token, token] += 1.5
-    return p / p.sum()
 
 
 def distance(counts: Tensor) -> float:

@@ -11,7 +11,8 @@ from dllm_lightning.likelihood import ByCount, ByTime, CannotEstimate, Estimator
 from dllm_lightning.noise import Cosine, LogLinear
 from dllm_lightning.process import MaskedDiffusion, UniformDiffusion
 from dllm_lightning.types import Canvas
-from tests.likelihood.worlds import VOCAB, by_counts, by_orders, opinion, source, texts
+from tests.laws.parts import source
+from tests.likelihood.worlds import VOCAB, by_counts, by_orders, opinion, texts
 from tests.sampler.denoisers import Cavity, Joint, Oracle, plain, uniform
 
 TEXT = torch.tensor([[0, 2, 1, 1, 0]])

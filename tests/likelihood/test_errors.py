@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dllm_lightning.likelihood import ByCount, ByTime, Estimator, nats, noise, per_token
 from dllm_lightning.types import Canvas
-from tests.laws.parts import seeded
-from tests.likelihood.worlds import VOCAB, source, texts
+from tests.laws.parts import seeded, source
+from tests.likelihood.worlds import VOCAB, texts
 from tests.sampler.denoisers import Fixed, Joint, plain
 
 TIMES = 400

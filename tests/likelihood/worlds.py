@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,19 +12,10 @@ from torch import Tensor
 from dllm_lightning.model.denoiser import NetworkDenoiser
 from dllm_lightning.process import Denoiser
 from dllm_lightning.types import Canvas
-from tests.laws.parts import seeded, vocabulary
+from tests.laws.parts import vocabulary
 from tests.sampler.denoisers import LittleNetwork, plain
 
 VOCAB = vocabulary(5)
-
-
-@cache
-def source() -> Tensor:
-    """A distribution of texts of three tokens that depend on each other."""
-    p = torch.rand(3, 3, 3, generator=seeded(5), dtype=torch.float64) ** 3
-    for token in range(3):
-        p[token, token, token] += 1.5
-    return p / p.sum()
 
 
 def opinion(process: Any = None) -> NetworkDenoiser:
